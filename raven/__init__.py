@@ -1,0 +1,1 @@
+"""Raven: every trade, the bars built from them, and both in your databases."""

@@ -1,0 +1,54 @@
+"""The one error tree of Raven.
+
+Every error says what happened to what, and, where Raven knows it, what to do (`hint`). Errors of other
+libraries are mapped to these at the edge where they appear.
+"""
+
+from __future__ import annotations
+
+
+class RavenError(Exception):
+    """Base of all errors Raven raises on purpose.
+
+    `hint` is one sentence that says what to do about it; empty when there is nothing to add.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class InputError(RavenError):
+    """Something the user gave is wrong: a parameter, a symbol, a file, a frame without a column."""
+
+
+class SettingsError(RavenError):
+    """A setting is unknown, missing or out of range."""
+
+
+class StateError(RavenError):
+    """A saved kernel state does not fit: another format version, other parameters, or damaged bytes."""
+
+
+class JournalError(RavenError):
+    """A journal cannot be opened, read or appended to."""
+
+
+class JournalLockedError(JournalError):
+    """Another process holds the journal folder."""
+
+
+class StoreError(RavenError):
+    """A store (Delta Lake, InfluxDB, TimescaleDB) refused or could not take a write."""
+
+
+class UpstreamError(RavenError):
+    """Another Raven service cannot be reached or refused a request."""
+
+
+class ExchangeError(RavenError):
+    """The exchange refused a request or answered something Raven does not understand."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import polars as pl
-import pyarrow as pa
+if TYPE_CHECKING:
+    import polars as pl
+    import pyarrow as pa
 
-from raven.batches.batch import TradeBatch
+    from raven.batches.batch import TradeBatch
 
 
 class Kernel(Protocol):

@@ -38,14 +38,21 @@ def decode(payload: bytes | memoryview) -> tuple[pa.RecordBatch, BatchMeta]:
     try:
         with pa.ipc.open_stream(payload) as reader:
             read = reader.read_next_batch_with_custom_metadata()
-    except (pa.ArrowInvalid, OSError, StopIteration) as error:
+            read.batch.validate(full=True)  # offsets that lie outside their buffer crash those who follow them
+    except (ValueError, pa.ArrowException, OSError, StopIteration) as error:
         raise InputError(f"a batch cannot be decoded: {error}") from error
     return read.batch, BatchMeta.from_ipc(read.custom_metadata)
 
 
 def split(payload: bytes, schema: pa.Schema) -> bytes:
-    """The batch message alone, as a segment holds it, out of a payload of `schema`."""
-    return payload[len(schema_prefix(schema)) : -len(END_OF_STREAM)]
+    """The batch message alone, as a segment holds it, out of a payload of exactly `schema`, metadata included.
+
+    Raises InputError when the payload is of another schema.
+    """
+    prefix = schema_prefix(schema)
+    if not payload.startswith(prefix):
+        raise InputError("the batch is of another schema than its stream")
+    return payload[len(prefix) : -len(END_OF_STREAM)]
 
 
 def join(message: bytes, schema: pa.Schema) -> bytes:

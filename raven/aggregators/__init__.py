@@ -1,0 +1,1 @@
+"""Aggregators: subscribe, step the kernels, checkpoint, publish."""

@@ -1,0 +1,201 @@
+"""The aggregator: takes trade batches of its upstreams, steps the kernels, publishes the bars, checkpoints.
+
+For each input batch there is at most one output batch, which names the input's cursor. After a crash the last
+checkpoint is loaded and the input read again from there; what the output journal already holds is not published
+a second time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+
+from raven.aggregators import checkpoint as checkpoints
+from raven.aggregators.checkpoint import Checkpoint, Position
+from raven.bars.kernel import Kernel
+from raven.bars.state import restore, snapshot
+from raven.batches.batch import BatchMeta, Cursor, TradeBatch
+from raven.batches.schema import to_frame, to_record_batch
+from raven.batches.sequence import check_sequence
+from raven.errors import StateError
+from raven.rpc.hub import Hub
+from raven.rpc.subscriptions import SubscriptionTable
+from raven.telemetry import Telemetry
+
+
+@dataclass(slots=True)
+class UpstreamState:
+    """What the aggregator holds of one upstream: its venue, place, ids and a state per kernel."""
+
+    venue: str
+    states: dict[str, pl.DataFrame]
+    cursor: Cursor | None = None
+    last_ids: dict[str, int] = field(default_factory=dict)
+    symbols: set[str] = field(default_factory=set)
+    published_through: Cursor | None = None
+
+
+class Aggregator:
+    """Steps `kernels` (all of one kind) over the trades of each upstream in `venues` (upstream name → venue)."""
+
+    def __init__(
+        self,
+        kernels: Sequence[Kernel],
+        hub: Hub,
+        checkpoint_path: Path,
+        *,
+        venues: Mapping[str, str],
+        schema: pa.Schema,
+        telemetry: Telemetry,
+        joined: Callable[[str, Sequence[str]], None],
+    ) -> None:
+        self._kernels = {kernel.spec: kernel for kernel in kernels}
+        self._hub = hub
+        self._path = checkpoint_path
+        self._schema = schema
+        self._telemetry = telemetry
+        self._joined = joined
+        self._turn = asyncio.Lock()
+        self._dirty = False
+        self.facts = SubscriptionTable()
+        self._upstreams = self._recover(venues)
+
+    def _recover(self, venues: Mapping[str, str]) -> dict[str, UpstreamState]:
+        saved = checkpoints.load(self._path)
+        published: dict[str, Cursor] = {}
+        for entry in self._hub.journal.read(saved.output_sequence):
+            if entry.meta.input is not None:
+                upstream, cursor = entry.meta.input
+                published[upstream] = cursor
+        upstreams = {}
+        for upstream, venue in venues.items():
+            position = saved.positions.get(upstream, Position())
+            states = {spec: self._state(saved, upstream, kernel) for spec, kernel in self._kernels.items()}
+            through = published.get(upstream, position.published_through)
+            upstreams[upstream] = UpstreamState(
+                venue, states, position.cursor, dict(position.last_ids), published_through=through
+            )
+        return upstreams
+
+    def _state(self, saved: Checkpoint, upstream: str, kernel: Kernel) -> pl.DataFrame:
+        data = saved.states.get((upstream, kernel.spec))
+        if data is None:
+            return kernel.initial()
+        try:
+            return restore(kernel, data)
+        except StateError as error:
+            self._telemetry.warning("state_refused", f"{kernel.spec} starts anew: {error}", upstream=upstream)
+            return kernel.initial()
+
+    def want(self, upstream: str, symbols: Sequence[str]) -> None:
+        """Take rows of these symbols from now on."""
+        self._upstreams[upstream].symbols.update(symbols)
+
+    async def leave(self, upstream: str, symbols: Sequence[str]) -> None:
+        """Take no more rows of these symbols; their open time bars are published as they stand."""
+        async with self._turn:
+            state = self._upstreams[upstream]
+            state.symbols.difference_update(symbols)
+            parts = [
+                kernel.open_bars(state.states[spec], state.venue)
+                for spec, kernel in self._kernels.items()
+                if kernel.kind == "time_bars"
+            ]
+            if state.cursor is not None:
+                await self._publish(
+                    (upstream, state.cursor),
+                    [part.filter(pl.col("symbol").is_in(list(symbols))) for part in parts],
+                )
+        await self.save()
+
+    def position(self, upstream: str) -> Cursor | None:
+        """What has been taken of `upstream`."""
+        return self._upstreams[upstream].cursor
+
+    async def rewind(self, upstream: str, position: Cursor, symbols: Sequence[str]) -> None:
+        """Go back to `position` for symbols that joined, durably, before anything is read from there."""
+        state = self._upstreams[upstream]
+        async with self._turn:
+            here = state.cursor
+            if here is None or (here.journal_id == position.journal_id and position.sequence < here.sequence):
+                state.cursor = position
+                state.published_through = None  # what was published did not hold these symbols
+                self._dirty = True
+        await self.save()
+        self._joined(upstream, symbols)
+
+    async def take(self, upstream: str, batch: pa.RecordBatch, meta: BatchMeta) -> None:
+        """Step every kernel over one input batch and publish what came out."""
+        async with self._turn:
+            state = self._upstreams[upstream]
+            rows = to_frame(batch).filter(pl.col("symbol").is_in(list(state.symbols)))
+            checked = check_sequence(rows, state.last_ids)
+            trades = TradeBatch(state.venue, checked.accepted, meta.watermark_us, frozenset(meta.held))
+            stepped = {spec: kernel.step(state.states[spec], trades) for spec, kernel in self._kernels.items()}
+            if not self._is_published(state, meta.cursor):
+                await self._publish((upstream, meta.cursor), [bars for _, bars in stepped.values()], meta.watermark_us)
+            state.cursor = meta.cursor
+            state.states = {spec: stepped_state for spec, (stepped_state, _) in stepped.items()}
+            state.last_ids = checked.last_ids
+            self._dirty = True
+        if rows.height:
+            self._count(state.venue, rows.height, checked.accepted, checked.duplicates)
+            self.facts.observe_gaps(state.venue, checked.gaps)
+
+    @staticmethod
+    def _is_published(state: UpstreamState, cursor: Cursor) -> bool:
+        through = state.published_through
+        if through is None:
+            return False
+        if through.journal_id == cursor.journal_id and cursor.sequence <= through.sequence:
+            return True
+        state.published_through = None
+        return False
+
+    async def _publish(
+        self, source: tuple[str, Cursor], parts: Sequence[pl.DataFrame], watermark_us: int | None = None
+    ) -> None:
+        bars = pl.concat(parts) if parts else pl.DataFrame()
+        if bars.is_empty():
+            return
+        meta = BatchMeta(watermark_us=watermark_us, input=source)
+        await self._hub.publish(to_record_batch(bars, self._schema), meta)
+        self._telemetry.add("published_batches")
+        self._telemetry.add("published_rows", bars.height)
+        for spec, count in bars.group_by("spec").len().iter_rows():
+            self._telemetry.add("bars", count, spec=spec)
+
+    def _count(self, venue: str, rows: int, accepted: pl.DataFrame, duplicates: int) -> None:
+        self._telemetry.add("batches", venue=venue)
+        self._telemetry.add("rows", rows, venue=venue)
+        if duplicates:
+            self._telemetry.add("duplicate_rows", duplicates)
+        if accepted.height:
+            self.facts.observe(venue, accepted, id_="trade_id", time="ts_event", price="price")
+
+    async def save(self) -> dict[str, Cursor]:
+        """Write a checkpoint; the positions it holds may be acknowledged."""
+        async with self._turn:
+            self._dirty = False
+            positions = {
+                name: Position(state.cursor, state.last_ids, state.published_through)
+                for name, state in self._upstreams.items()
+            }
+            states = {
+                (name, spec): snapshot(kernel, state.states[spec])
+                for name, state in self._upstreams.items()
+                for spec, kernel in self._kernels.items()
+            }
+            saved = Checkpoint(positions, states, self._hub.last_sequence)
+            await asyncio.to_thread(checkpoints.save, self._path, saved)
+        return {name: position.cursor for name, position in positions.items() if position.cursor is not None}
+
+    @property
+    def dirty(self) -> bool:
+        """Whether anything was taken since the last checkpoint."""
+        return self._dirty

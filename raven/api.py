@@ -1,0 +1,226 @@
+"""What a notebook imports: trades from any recording, bars of any frame, the stores, and live batches.
+
+Every name here is also `raven.<name>`. Times are UTC; `start` and `end` take datetimes or ISO strings and bound
+`[start, end)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final, Literal
+
+import polars as pl
+
+from raven.bars.time_bars import parse_every
+from raven.batches.ipc import decode
+from raven.batches.schema import to_frame
+from raven.builders import TickImbalanceBars, TimeBars, Trades, build
+from raven.control.plan import target_from, target_of
+from raven.errors import InputError
+from raven.journal import JournalReader
+from raven.rpc.client import Client
+from raven.settings import load
+from raven.sinks.delta import scan as delta
+from raven.sources.recordings import iter_trades, read_trades
+
+__all__ = [
+    "TickImbalanceBars",
+    "TimeBars",
+    "iter_trades",
+    "live",
+    "read_trades",
+    "replay",
+    "scan_bars",
+    "scan_trades",
+    "tick_imbalance_bars",
+    "time_bars",
+]
+
+Kind = Literal["trades", "time_bars", "tick_imbalance_bars"]
+_SERVICE_OF: Final = {"trades": "binance_spot", "time_bars": "raven_timebar", "tick_imbalance_bars": "raven_tibs"}
+
+
+def time_bars(
+    trades: Trades,
+    every: str | int | timedelta = "1m",
+    *,
+    partial: bool = False,
+    fill_empty: bool = False,
+    venue: str = "",
+    symbol: str = "",
+) -> pl.DataFrame:
+    """Time bars of `trades`, one a row (columns of TIME_BAR_SCHEMA), by venue, symbol and time.
+
+    `trades`: a frame, a lazy frame, or frames in order, with ts_event, price, quantity and side at least. A bar
+    appears when a later trade has closed it; `partial` adds the open ones. Empty windows make no bar; `fill_empty`
+    gives them one between the first and last bar of their symbol, of zero volume at the last close. Without
+    trade_id `complete` is null. Raises InputError when columns or parameters do not fit.
+    """
+    bars = build(TimeBars(every, venue=venue, symbol=symbol), trades, partial=partial)
+    return _with_empty(bars, parse_every(every)) if fill_empty else bars
+
+
+def tick_imbalance_bars(
+    trades: Trades,
+    *,
+    initial_size: float = 100.0,
+    initial_p_buy: float = 0.7,
+    alpha_size: float = 0.1,
+    alpha_imbl: float = 0.1,
+    size_min: float = 50.0,
+    size_max: float = 1000.0,
+    min_imbalance: float = 0.0,
+    max_ticks: int = 0,
+    partial: bool = False,
+    venue: str = "",
+    symbol: str = "",
+) -> pl.DataFrame:
+    """Tick imbalance bars of `trades`, one a row (columns of TIB_SCHEMA); the parameters are of TickImbalanceBars."""
+    builder = TickImbalanceBars(
+        initial_size=initial_size,
+        initial_p_buy=initial_p_buy,
+        alpha_size=alpha_size,
+        alpha_imbl=alpha_imbl,
+        size_min=size_min,
+        size_max=size_max,
+        min_imbalance=min_imbalance,
+        max_ticks=max_ticks,
+        venue=venue,
+        symbol=symbol,
+    )
+    return build(builder, trades, partial=partial)
+
+
+def replay(
+    path: str | Path,
+    *,
+    symbols: Sequence[str] | None = None,
+    start: datetime | str | None = None,
+    end: datetime | str | None = None,
+) -> Iterator[pl.DataFrame]:
+    """The batches of the journal folder `path`, as they were cut, each with the rows that are asked for.
+
+    Trades are bounded by ts_event, bars by open_time. Batches without such a row are left out. Raises InputError
+    when `path` is no journal.
+    """
+    folder = Path(path)
+    if not JournalReader.is_journal(folder):
+        raise InputError(f"{folder} is no journal", hint="give a service's folder below `data`, or import files first")
+    since, until = utc(start), utc(end)
+    for entry in JournalReader(folder).entries():
+        frame = to_frame(decode(entry.payload)[0])
+        time = pl.col("ts_event" if "ts_event" in frame.columns else "open_time")
+        if symbols is not None:
+            frame = frame.filter(pl.col("symbol").is_in(list(symbols)))
+        if since is not None:
+            frame = frame.filter(time >= since)
+        if until is not None:
+            frame = frame.filter(time < until)
+        if frame.height:
+            yield frame
+
+
+def scan_trades(
+    venue: str | None = None,
+    symbol: str | None = None,
+    start: datetime | str | None = None,
+    end: datetime | str | None = None,
+) -> pl.LazyFrame:
+    """The stored trades; raises StoreError when nothing has been stored yet."""
+    return delta.scan_trades(load().data / "delta", venue=venue, symbol=symbol, start=utc(start), end=utc(end))
+
+
+def scan_bars(
+    venue: str | None = None,
+    symbol: str | None = None,
+    spec: str | None = None,
+    start: datetime | str | None = None,
+    end: datetime | str | None = None,
+    *,
+    kind: Literal["time_bars", "tick_imbalance_bars"] | None = None,
+) -> pl.LazyFrame:
+    """The stored bars of one kind: as `kind` says, else the kind that `spec` is a label of, else time bars.
+
+    Raises StoreError when nothing has been stored yet.
+    """
+    chosen = kind or ("tick_imbalance_bars" if spec is not None and spec.startswith("tib") else "time_bars")
+    root = load().data / "delta"
+    return delta.scan_bars(root, chosen, venue=venue, symbol=symbol, spec=spec, start=utc(start), end=utc(end))
+
+
+async def live(
+    symbols: Sequence[str] | None = None,
+    kind: Kind = "trades",
+    *,
+    host: str = "",
+    start: Literal["earliest", "latest"] | datetime = "latest",
+) -> AsyncIterator[pl.DataFrame]:
+    """Batches of the running service of `kind`, from now on, from the oldest kept, or from an append time.
+
+    `symbols`: only their rows; they must be collected already (`ravenctl start`). `host`: where the service is, as
+    in the settings by default. Raises UpstreamError when it cannot be reached or the connection is lost.
+    """
+    if kind not in _SERVICE_OF:
+        raise InputError(f"there is no kind {kind}", hint=f"kinds: {', '.join(_SERVICE_OF)}")
+    settings = load()
+    found = target_of(settings, _SERVICE_OF[kind])
+    target = target_from(host, int(found.rpartition(":")[2])) if host else found
+    begin = start if isinstance(start, str) else int(_require_utc(start).timestamp() * 1e6)
+    async with Client(target) as client, aclosing(client.subscribe(begin, symbols=list(symbols or ()))) as stream:
+        async for _, payload in stream:
+            if payload is not None:
+                frame = to_frame(decode(payload)[0])
+                if frame.height:
+                    yield frame
+
+
+def utc(time: datetime | str | None) -> datetime | None:
+    """A datetime or ISO string as UTC; naive ones are taken as UTC. Raises InputError when it is neither."""
+    if time is None or isinstance(time, datetime):
+        return None if time is None else _require_utc(time)
+    try:
+        return _require_utc(datetime.fromisoformat(time))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{time!r} is not a time", hint="give a datetime or an ISO string such as 2026-01-31T12:00") from error
+
+
+def _require_utc(time: datetime) -> datetime:
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+
+
+def _with_empty(bars: pl.DataFrame, every_us: int) -> pl.DataFrame:
+    """`bars` with a flat bar of no volume for each empty window between two bars of a symbol.
+
+    It is complete when the ids on both sides prove that no trade lies between.
+    """
+    keys = ["venue", "symbol"]
+    following = bars.with_columns(
+        _next_open=pl.col("open_time").shift(-1).over(keys), _next_id=pl.col("first_trade_id").shift(-1).over(keys)
+    ).filter(pl.col("_next_open") > pl.col("close_time"))
+    windows = pl.datetime_ranges("close_time", "_next_open", interval=f"{every_us}us", closed="left")
+    none_between = pl.col("_next_id") == pl.col("last_trade_id") + 1
+    flat = following.select(
+        *keys, "spec", windows.alias("open_time"), "close", none_between.alias("complete")
+    ).explode("open_time")  # fmt: skip
+    zero, nothing = pl.lit(0.0), pl.lit(None, dtype=pl.Int64)
+    empty = flat.select(
+        *keys,
+        "spec",
+        "open_time",
+        (pl.col("open_time") + pl.duration(microseconds=every_us)).alias("close_time"),
+        *(pl.col("close").alias(name) for name in ("open", "high", "low", "close")),
+        zero.alias("volume"),
+        zero.alias("quote_volume"),
+        pl.col("close").alias("vwap"),
+        zero.alias("buy_volume"),
+        zero.alias("buy_quote_volume"),
+        *(pl.lit(0, dtype=pl.Int64).alias(name) for name in ("buy_ticks", "sell_ticks", "total_ticks")),
+        nothing.alias("first_trade_id"),
+        nothing.alias("last_trade_id"),
+        "complete",
+        pl.col("complete").fill_null(value=False).cast(pl.Int64).alias("revision"),
+    )
+    return pl.concat([bars, empty.select(bars.columns)]).sort("venue", "symbol", "open_time")

@@ -1,0 +1,118 @@
+"""Terminal output for people (tables, units, colours off when piped) and JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from raven.errors import RavenError
+from raven.rpc.pb import control_pb2
+
+PIPED_WIDTH = 240
+console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
+
+STATES: dict[int, tuple[str, str]] = {
+    control_pb2.SYMBOL_STATE_UNSPECIFIED: ("unknown", "red"),
+    control_pb2.SYMBOL_STATE_STREAMING: ("streaming", "green"),
+    control_pb2.SYMBOL_STATE_WAITING: ("waiting for the first trade", "yellow"),
+    control_pb2.SYMBOL_STATE_CONNECTING: ("connecting", "yellow"),
+    control_pb2.SYMBOL_STATE_REFUSED: ("refused", "red"),
+    control_pb2.SYMBOL_STATE_STOPPED: ("stopped", "green"),
+    control_pb2.SYMBOL_STATE_NOT_WANTED: ("not collected", "yellow"),
+    control_pb2.SYMBOL_STATE_KEPT: ("goes on", "yellow"),
+}
+
+
+def state_text(state: int) -> str:
+    """A state as a coloured word."""
+    word, colour = STATES[state]
+    return f"[{colour}]{word}[/]"
+
+
+def as_dict(message: Message) -> dict[str, Any]:
+    """A protobuf message as plain data, unset fields included."""
+    data: dict[str, Any] = MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    return data
+
+
+def print_json(data: Any) -> None:
+    """One JSON document on standard output."""
+    sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+
+
+def new_table(title: str, columns: Sequence[str]) -> Table:
+    """A borderless table; a column whose name ends in `>` is right-aligned."""
+    view = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for column in columns:
+        view.add_column(column.rstrip(">"), justify="right" if column.endswith(">") else "left", no_wrap=True)
+    return view
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on standard output; see `new_table`."""
+    view = new_table(title, columns)
+    for row in rows:
+        view.add_row(*row)
+    console.print(view)
+
+
+def count(number: float) -> str:
+    """A number with thousands separators."""
+    return f"{number:,.0f}"
+
+
+def size(bytes_: float) -> str:
+    """Bytes in the largest unit that keeps the number above one."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(bytes_) < 1024:
+            return f"{bytes_:.0f} {unit}" if unit == "B" else f"{bytes_:.1f} {unit}"
+        bytes_ /= 1024
+    return f"{bytes_:.1f} TiB"
+
+
+def duration(seconds: float) -> str:
+    """A duration in words short enough for a table."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
+
+
+@contextmanager
+def progress(verb: str, *, enabled: bool) -> Iterator[Callable[[int], None]]:
+    """A line on standard error that counts rows while work goes on; a terminal only."""
+    errors = Console(stderr=True)
+    if not (enabled and errors.is_terminal):
+        yield lambda rows: None  # noqa: ARG005
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description} {task.completed:,.0f} rows"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=errors, transient=True) as bar:
+        task = bar.add_task(verb, total=None)
+        yield lambda rows: bar.advance(task, rows)
+
+
+def exit_on_error(program: str, run: Callable[[], None]) -> None:
+    """Run a command; Raven's errors become one line on standard error and exit code 1."""
+    try:
+        run()
+    except RavenError as error:
+        sys.stderr.write(f"{program}: {error}\n")
+        raise SystemExit(1) from None

@@ -1,0 +1,251 @@
+"""`ravenctl`: start, stop and watch collections.
+
+Options may stand before or after the subcommand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Annotated, TypeVar
+
+import typer
+
+from raven.cli import output
+from raven.clock import now_us
+from raven.control.plan import SERVICES, downstream_first, port_of, resolve, target_from, target_of
+from raven.errors import InputError, UpstreamError
+from raven.rpc.client import Client
+from raven.rpc.pb import control_pb2
+from raven.settings import load
+
+T = TypeVar("T")
+FAILED = (control_pb2.SYMBOL_STATE_REFUSED, control_pb2.SYMBOL_STATE_NOT_WANTED)
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Start, stop and watch Raven's collections.")
+
+ServiceOption = Annotated[str, typer.Option("--service", help=f"One of {', '.join(SERVICES)}. Default: all.")]
+SymbolOption = Annotated[
+    list[str], typer.Option("--symbol", "-s", help="The venue's name, such as BTCUSDT; repeat for several.")
+]
+HostOption = Annotated[str, typer.Option("--host", help="Where the service is: host, host:port or URL.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def start(
+    symbol: SymbolOption,
+    service: Annotated[str, typer.Option("--service", help=f"One of {', '.join(SERVICES)}.")],
+    host: HostOption = "",
+    wait: Annotated[float, typer.Option(help="Seconds to wait for the first row.")] = 5.0,
+    json: JsonOption = False,
+) -> None:
+    """Collect symbols with a service, and start what it needs."""
+    name = resolve(service)
+    results = _run(_targets(name, host), lambda client: client.start(symbol, wait_s=wait, timeout_s=wait + 30))
+    _report({name: results[name]}, json)
+
+
+@app.command()
+def stop(symbol: SymbolOption, service: ServiceOption = "", host: HostOption = "", json: JsonOption = False) -> None:
+    """Stop collecting symbols; without --service everywhere, consumers first."""
+    if service:
+        _report(_run(_targets(resolve(service), host), lambda client: client.stop(symbol)), json)
+        return
+    results: dict[str, list[control_pb2.SymbolResult] | UpstreamError] = {}
+    for name, answer in _run(_targets("", host), lambda client: client.stop(symbol)).items():
+        if isinstance(answer, UpstreamError):
+            continue  # a service that does not run collects nothing
+        kept = [result for result in answer if result.state != control_pb2.SYMBOL_STATE_NOT_WANTED]
+        if kept:
+            results[name] = kept
+    if not results:
+        raise InputError(f"{', '.join(symbol)}: not collected by any running service")
+    _report(results, json)
+
+
+@app.command("stop-all")
+def stop_all(service: ServiceOption = "", host: HostOption = "", json: JsonOption = False) -> None:
+    """Stop collecting anything, consumers first."""
+    name = resolve(service) if service else ""
+    results = _run(_targets(name, host), lambda client: client.stop_all())
+    if not name:
+        results = {found: answer for found, answer in results.items() if not isinstance(answer, UpstreamError)}
+    _report(results, json)
+
+
+@app.command("list")
+def list_(service: ServiceOption = "", host: HostOption = "", json: JsonOption = False) -> None:
+    """Show what is being collected."""
+    results = _run(_targets(resolve(service) if service else "", host), lambda client: client.list())
+    failed = bool(service) and any(isinstance(answer, UpstreamError) for answer in results.values())
+    if json:
+        output.print_json({name: _plain(answer) for name, answer in results.items()})
+    else:
+        rows = [
+            [
+                name, entry.venue, entry.symbol, output.state_text(entry.state), output.count(entry.rows),
+                str(entry.last_trade_id or ""), ", ".join(entry.wanted_by), entry.message,
+            ]
+            for name, answer in results.items()
+            if not isinstance(answer, UpstreamError)
+            for entry in answer
+        ]  # fmt: skip
+        if rows:
+            columns = ("service", "venue", "symbol", "state", "rows>", "last id>", "wanted by", "")
+            output.table("Collections", columns, rows)
+        else:
+            output.console.print(
+                "Nothing is being collected. Begin with: ravenctl start --service timebar --symbol BTCUSDT"
+            )
+        _print_errors(results)
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def status(service: ServiceOption = "", host: HostOption = "", json: JsonOption = False) -> None:
+    """Show how the services are; exit code 1 when something wanted is unhealthy."""
+    results = _run(_targets(resolve(service) if service else "", host), lambda client: client.status())
+    found = {name: answer for name, answer in results.items() if not isinstance(answer, UpstreamError)}
+    if json:
+        output.print_json(
+            {name: output.as_dict(found[name]) if name in found else {"error": str(results[name])} for name in results}
+        )
+    else:
+        output.table(
+            "Services",
+            (
+                "service",
+                "state",
+                "up",
+                "symbols>",
+                "rows>",
+                "gaps>",
+                "missing ids>",
+                "duplicates>",
+                "lag>",
+                "problems",
+            ),
+            [_status_row(name, found.get(name)) for name in results],
+        )
+        if any(answer.simulated for answer in found.values()):
+            output.console.print("[yellow]SIMULATED exchange: not a real market[/]")
+    unhealthy = [name for name, answer in found.items() if not answer.healthy]
+    raise typer.Exit(1 if unhealthy or (service and not found) else 0)
+
+
+@app.command()
+def forget(
+    consumer: Annotated[str, typer.Argument(help="The consumer's name, such as raven_tibs-50052.")],
+    service: ServiceOption = "",
+    host: HostOption = "",
+) -> None:
+    """Free the hold of a consumer that will not come back on what the journals keep."""
+    results = _run(_targets(resolve(service) if service else "", host), lambda client: client.forget(consumer))
+    known = [name for name, answer in results.items() if answer is True]
+    if not known:
+        raise InputError(f"no running service knows a consumer {consumer}", hint="names look like raven_tibs-50052")
+    output.console.print(f"{consumer} is forgotten by {', '.join(known)}")
+
+
+def _targets(name: str, host: str) -> dict[str, str]:
+    """Where to ask: one service, or all of them, consumers first."""
+    settings = load()
+    names = [name] if name else downstream_first()
+    if host and not name and ":" in host.rsplit("//", maxsplit=1)[-1]:
+        raise InputError(f"{host} is one service", hint="name it with --service, or give a host without a port")
+    return {
+        found: target_from(host, port_of(settings, found)) if host else target_of(settings, found) for found in names
+    }
+
+
+def _run(targets: dict[str, str], call: Callable[[Client], Awaitable[T]]) -> dict[str, T | UpstreamError]:
+    """Call the services in order; one that cannot be reached answers with its error."""
+
+    async def one(target: str) -> T | UpstreamError:
+        async with Client(target) as client:
+            try:
+                return await call(client)
+            except UpstreamError as error:
+                return error
+
+    async def every() -> dict[str, T | UpstreamError]:
+        return {name: await one(target) for name, target in targets.items()}
+
+    return asyncio.run(every())
+
+
+def _report(results: Mapping[str, list[control_pb2.SymbolResult] | UpstreamError], json: bool) -> None:
+    """What became of each symbol; exits 1 when something failed."""
+    failed = False
+    for answer in results.values():
+        failed |= isinstance(answer, UpstreamError) or any(result.state in FAILED for result in answer)
+    if json:
+        output.print_json({name: _plain(answer) for name, answer in results.items()})
+    else:
+        for name, answer in results.items():
+            if isinstance(answer, UpstreamError):
+                continue
+            for result in answer:
+                message = f": {result.message}" if result.message else ""
+                output.console.print(f"{name} {result.symbol} {output.state_text(result.state)}{message}")
+        _print_errors(results)
+        if not any(results.values()):
+            output.console.print("Nothing was being collected.")
+    raise typer.Exit(1 if failed else 0)
+
+
+def _print_errors(results: Mapping[str, object]) -> None:
+    for name, answer in results.items():
+        if isinstance(answer, UpstreamError):
+            sys.stderr.write(f"{name}: {answer}\n")
+
+
+def _plain(answer: object) -> object:
+    if isinstance(answer, UpstreamError):
+        return {"error": str(answer)}
+    assert isinstance(answer, list)
+    return [output.as_dict(entry) for entry in answer]
+
+
+def _status_row(name: str, answer: control_pb2.StatusResponse | None) -> list[str]:
+    if answer is None:
+        return [name, "[dim]not running[/]", *[""] * 8]
+    entries = answer.subscriptions
+    health = "[green]ok[/]" if answer.healthy else "[red]unhealthy[/]"
+    state = health if entries else "[dim]idle[/]"
+    lag_us = max((link.lag_us for link in answer.links), default=0)
+    return [
+        name,
+        state,
+        output.duration((now_us() - answer.started_us) / 1e6),
+        str(len(entries)),
+        output.count(sum(entry.rows for entry in entries)),
+        output.count(sum(entry.gaps for entry in entries)),
+        output.count(sum(entry.missing_ids for entry in entries)),
+        output.count(answer.counters.get("duplicate_rows", 0)),
+        output.duration(lag_us / 1e6) if entries and answer.links else "",
+        "; ".join(answer.problems),
+    ]
+
+
+def subcommand_first(arguments: Sequence[str]) -> list[str]:
+    """Move the subcommand before the options that precede it."""
+    names = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
+    for position, argument in enumerate(arguments):
+        follows_value_option = position > 0 and arguments[position - 1] in {
+            "--service",
+            "--symbol",
+            "-s",
+            "--host",
+            "--wait",
+        }
+        if argument in names and not follows_value_option:
+            return [argument, *arguments[:position], *arguments[position + 1 :]]
+    return list(arguments)
+
+
+def main() -> None:
+    """Console entry point."""
+    output.exit_on_error("ravenctl", lambda: app(args=subcommand_first(sys.argv[1:])))

@@ -1,0 +1,35 @@
+"""The one place where the wall clock is read; the pure core never imports it."""
+
+from __future__ import annotations
+
+import random
+import time
+
+
+def now_us() -> int:
+    """UTC now, in microseconds since the epoch."""
+    return time.time_ns() // 1_000
+
+
+def monotonic_ns() -> int:
+    """A clock that never goes back, in nanoseconds."""
+    return time.monotonic_ns()
+
+
+class Backoff:
+    """Waiting times between tries: doubling from `first_s` to `most_s`, with full jitter above half."""
+
+    def __init__(self, first_s: float = 0.2, most_s: float = 15.0) -> None:
+        self._first_s = first_s
+        self._most_s = most_s
+        self._tries = 0
+
+    def next_s(self) -> float:
+        """How long to wait before the next try, in seconds."""
+        ceiling = min(self._most_s, self._first_s * 2.0 ** min(self._tries, 20))
+        self._tries += 1
+        return ceiling * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+
+    def reset(self) -> None:
+        """After a success the next failure waits short again."""
+        self._tries = 0

@@ -1,0 +1,1 @@
+"""What is wanted against what runs; the start plan; the handler of Control."""

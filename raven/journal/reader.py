@@ -1,0 +1,85 @@
+"""Reading a journal from outside: without its lock, while its writer may be at work."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+from raven.errors import JournalError
+from raven.journal.folder import IDENTITY_FILE, read_identity, segment_paths
+from raven.journal.segment import DamagedSegmentError, Entry, Segment, sequence_before
+
+
+class JournalReader:
+    """A journal folder, read only: for notebooks and replay. `id`, `kind` and `venue` are the stream's."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises JournalError when `path` is no journal, or one of another version."""
+        self.path = path
+        identity = read_identity(path)
+        self.id, self.kind, self.venue = identity.id, identity.kind, identity.venue
+
+    @staticmethod
+    def is_journal(path: Path) -> bool:
+        """Whether the folder is a journal."""
+        return (path / IDENTITY_FILE).is_file()
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The Arrow schema of the newest batches; raises JournalError while the journal holds none."""
+        for path in reversed(segment_paths(self.path)):
+            try:
+                return Segment(path).schema
+            except DamagedSegmentError:  # being made right now, or torn: the one before it is whole
+                continue
+        raise JournalError(f"the journal {self.path} holds no batch yet")
+
+    def entries(
+        self, after: int = 0, *, start_us: int | None = None, end_us: int | None = None
+    ) -> Iterator[Entry]:
+        """The batches above sequence `after`, in order, appended at `start_us` <= t < `end_us`.
+
+        Times are UTC in microseconds. Ends at the newest whole batch; a batch half written is not an error.
+        Holes that retention makes are told by the entry after them (`Entry.hole`). Raises JournalError at a
+        segment damaged in its middle.
+        """
+        position = after
+        if start_us is not None:
+            position = max(after, self._sequence_before(start_us))
+        caught_up = False
+        while not caught_up:
+            caught_up = True
+            segments = self._segments_from(position)
+            for segment in segments:
+                try:
+                    for entry in segment.entries(position):
+                        position = entry.meta.sequence
+                        caught_up = False
+                        if end_us is not None and entry.meta.appended_us >= end_us:
+                            return
+                        yield entry
+                except FileNotFoundError:
+                    caught_up = False  # dropped by retention just now: look again at what is held
+                    break
+                except DamagedSegmentError:
+                    if segment is not segments[-1]:
+                        raise
+
+    def _segments_from(self, position: int) -> list[Segment]:
+        """The segments that may hold a batch above `position`, oldest first."""
+        segments = [Segment(path) for path in segment_paths(self.path)]
+        first = bisect_right(segments, position, key=lambda segment: segment.first_sequence)
+        return segments[max(0, first - 1) :]
+
+    def _sequence_before(self, append_time_us: int) -> int:
+        while True:
+            segments = self._segments_from(0)
+            if segments:
+                segments[-1].find_end()
+            try:
+                return sequence_before(segments, append_time_us)
+            except FileNotFoundError:
+                continue  # dropped by retention just now

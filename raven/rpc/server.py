@@ -1,0 +1,214 @@
+"""The gRPC server every service runs: Control, health, reflection, and MarketData where there is a journal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, Final, Protocol
+
+import grpc
+import polars as pl
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from raven.batches.batch import Cursor
+from raven.batches.ipc import decode, encode
+from raven.batches.schema import to_frame, to_record_batch
+from raven.errors import RavenError
+from raven.journal import Entry
+from raven.rpc.cursors import to_message
+from raven.rpc.hub import Hub
+from raven.rpc.limits import MAX_MESSAGE_BYTES, MAX_SYMBOLS_PER_REQUEST
+from raven.rpc.pb import control_pb2, control_pb2_grpc, market_data_pb2, market_data_pb2_grpc
+
+CURSOR_EVERY_S: Final = 1.0
+OPTIONS: Final = [
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.so_reuseport", 0),
+]
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class ControlHandler(Protocol):
+    """What a service does when it is asked to start, stop or report."""
+
+    async def start(self, request: control_pb2.StartRequest) -> control_pb2.StartResponse:
+        """Begin collecting symbols."""
+
+    async def stop(self, request: control_pb2.StopRequest) -> control_pb2.StopResponse:
+        """Stop collecting symbols."""
+
+    async def stop_all(self) -> control_pb2.StopResponse:
+        """Stop collecting anything."""
+
+    def list(self) -> control_pb2.ListResponse:
+        """What is being collected."""
+
+    def status(self) -> control_pb2.StatusResponse:
+        """How the service is."""
+
+    def forget(self, consumer: str) -> bool:
+        """Free a dead consumer's hold on the journal; whether it was known."""
+
+
+class ControlServicer(control_pb2_grpc.ControlServicer):
+    """Maps the RPCs to a handler, and Raven's errors to gRPC statuses."""
+
+    def __init__(self, handler: ControlHandler) -> None:
+        self._handler = handler
+
+    async def Start(self, request: control_pb2.StartRequest, context: Context) -> control_pb2.StartResponse:  # noqa: N802
+        """Begin collecting symbols."""
+        await _bounded(request.symbols, context)
+        try:
+            return await self._handler.start(request)
+        except RavenError as error:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+
+    async def Stop(self, request: control_pb2.StopRequest, context: Context) -> control_pb2.StopResponse:  # noqa: N802
+        """Stop collecting symbols."""
+        await _bounded(request.symbols, context)
+        try:
+            return await self._handler.stop(request)
+        except RavenError as error:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+
+    async def StopAll(self, request: control_pb2.StopAllRequest, context: Context) -> control_pb2.StopResponse:  # noqa: N802, ARG002
+        """Stop collecting anything."""
+        try:
+            return await self._handler.stop_all()
+        except RavenError as error:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+
+    async def List(self, request: control_pb2.ListRequest, context: Context) -> control_pb2.ListResponse:  # noqa: N802, ARG002
+        """What is being collected."""
+        return self._handler.list()
+
+    async def Status(self, request: control_pb2.StatusRequest, context: Context) -> control_pb2.StatusResponse:  # noqa: N802, ARG002
+        """How the service is."""
+        return self._handler.status()
+
+    async def Forget(self, request: control_pb2.ForgetRequest, context: Context) -> control_pb2.ForgetResponse:  # noqa: N802, ARG002
+        """Free a consumer's hold on the journal."""
+        return control_pb2.ForgetResponse(known=self._handler.forget(request.consumer))
+
+
+class MarketDataServicer(market_data_pb2_grpc.MarketDataServicer):
+    """Serves one hub."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    async def Subscribe(  # noqa: N802
+        self, request: market_data_pb2.SubscribeRequest, context: Context
+    ) -> AsyncIterator[market_data_pb2.SubscribeResponse]:
+        """Batches from where the request says, then live."""
+        await _bounded(request.symbols, context)
+        after = await self._begin(request, context)
+        journal = self._hub.journal
+        if request.consumer:
+            journal.register(request.consumer, after)
+        symbols = frozenset(request.symbols)
+        entries = self._hub.follow(after)
+        yield _cursor_response(Cursor(journal.id, after))
+        while True:
+            # asyncio.wait, unlike wait_for, leaves the pending read alone when the second is over
+            read = asyncio.ensure_future(anext(entries))
+            try:
+                while not (await asyncio.wait({read}, timeout=CURSOR_EVERY_S))[0]:
+                    yield _cursor_response(Cursor(journal.id, after))
+                entry = read.result()
+            finally:
+                read.cancel()
+            after = entry.meta.sequence
+            payload = select_symbols(entry, symbols) if symbols else entry.payload
+            if payload is None:
+                yield _cursor_response(entry.meta.cursor)
+            else:
+                yield market_data_pb2.SubscribeResponse(
+                    batch=market_data_pb2.Batch(cursor=to_message(entry.meta.cursor), arrow_ipc=payload)
+                )
+
+    async def _begin(self, request: market_data_pb2.SubscribeRequest, context: Context) -> int:
+        """The sequence after which the subscription begins."""
+        journal = self._hub.journal
+        match request.WhichOneof("from"):
+            case "cursor":
+                if request.cursor.journal_id != journal.id:
+                    await context.abort(
+                        grpc.StatusCode.FAILED_PRECONDITION,
+                        f"the cursor is of journal {request.cursor.journal_id}, this is journal {journal.id}",
+                    )
+                return min(request.cursor.sequence, self._hub.last_sequence)
+            case "earliest":
+                return 0
+            case "append_time_us":
+                return await asyncio.to_thread(journal.sequence_before, request.append_time_us)
+            case _:
+                return self._hub.last_sequence
+
+    async def Acknowledge(  # noqa: N802
+        self, request: market_data_pb2.AcknowledgeRequest, context: Context
+    ) -> market_data_pb2.AcknowledgeResponse:
+        """Note what a durable consumer will not ask for again."""
+        if not request.consumer:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "an acknowledgement needs the consumer's name")
+        if request.cursor.journal_id == self._hub.journal.id:
+            self._hub.journal.acknowledge(request.consumer, request.cursor.sequence)
+        return market_data_pb2.AcknowledgeResponse()
+
+
+def select_symbols(entry: Entry, symbols: frozenset[str]) -> bytes | None:
+    """The batch with only the rows of `symbols`, encoded; None when there are none."""
+    batch, meta = decode(entry.payload)
+    frame = to_frame(batch).filter(pl.col("symbol").is_in(list(symbols)))
+    return None if frame.is_empty() else encode(to_record_batch(frame, batch.schema), meta)
+
+
+async def _bounded(symbols: Any, context: Context) -> None:
+    if len(symbols) > MAX_SYMBOLS_PER_REQUEST:
+        await context.abort(
+            grpc.StatusCode.INVALID_ARGUMENT,
+            f"{len(symbols)} symbols; at most {MAX_SYMBOLS_PER_REQUEST} a request",
+        )
+
+
+def _cursor_response(cursor: Cursor) -> market_data_pb2.SubscribeResponse:
+    return market_data_pb2.SubscribeResponse(cursor=to_message(cursor))
+
+
+class Server:
+    """A gRPC server of one service on `host`:`port` (0: any free port; `port` tells which after `start`)."""
+
+    def __init__(self, host: str, port: int, handler: ControlHandler, hub: Hub | None = None) -> None:
+        self.host = host
+        self.port = port
+        self._server = grpc.aio.server(options=OPTIONS)
+        self._health = health.aio.HealthServicer()
+        names = [health.SERVICE_NAME, reflection.SERVICE_NAME]
+        control_pb2_grpc.add_ControlServicer_to_server(ControlServicer(handler), self._server)
+        names.append(control_pb2.DESCRIPTOR.services_by_name["Control"].full_name)
+        if hub is not None:
+            market_data_pb2_grpc.add_MarketDataServicer_to_server(MarketDataServicer(hub), self._server)
+            names.append(market_data_pb2.DESCRIPTOR.services_by_name["MarketData"].full_name)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(names, self._server)
+
+    async def start(self) -> None:
+        """Bind and serve; raises RavenError when the port is taken."""
+        try:
+            self.port = self._server.add_insecure_port(f"{self.host}:{self.port}")
+        except RuntimeError as error:
+            raise RavenError(
+                f"cannot listen on {self.host}:{self.port}",
+                hint="is another service running there? choose another port with --port",
+            ) from error
+        await self._server.start()
+        await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+
+    async def stop(self) -> None:
+        """Refuse new calls, end the running ones."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace=0.2)

@@ -1,0 +1,1 @@
+"""One wiring file per console script, and nothing but wiring."""

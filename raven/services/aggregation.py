@@ -1,0 +1,54 @@
+"""The wiring that the aggregators share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+import pyarrow as pa
+
+from raven.aggregators.aggregator import Aggregator
+from raven.bars.kernel import Kernel
+from raven.batches.schema import stream_schema
+from raven.control.components import ConsumerComponent
+from raven.rpc.follower import Follower
+from raven.services.runtime import Environment, Service
+from raven.sources.binance import BINANCE_SPOT
+
+SOURCES: Final = {"binance_spot": BINANCE_SPOT}
+
+
+def build(environment: Environment, kernels: Sequence[Kernel], schema: pa.Schema) -> Service:
+    """An aggregator over its journal, following the sources."""
+    hub = environment.open_hub(stream_schema(schema, kind=kernels[0].kind, venue=""))
+    aggregator = Aggregator(
+        kernels,
+        hub,
+        environment.folder / "checkpoint.arrow",
+        venues=SOURCES,
+        schema=stream_schema(schema, kind=kernels[0].kind, venue=""),
+        telemetry=environment.telemetry,
+        joined=environment.wanted.joined,
+    )
+    followers = [environment.follow(upstream, aggregator) for upstream in SOURCES]
+
+    async def save_often() -> None:
+        while True:
+            await asyncio.sleep(environment.settings.checkpoint_s)
+            if aggregator.dirty:
+                await _save(aggregator, followers)
+
+    return Service(
+        ConsumerComponent(followers, aggregator.facts, venue=BINANCE_SPOT),
+        hub,
+        [*(follower.run for follower in followers), save_often],
+        [lambda: _save(aggregator, followers), *(follower.close for follower in followers)],
+    )
+
+
+async def _save(aggregator: Aggregator, followers: Sequence[Follower]) -> None:
+    saved = await aggregator.save()
+    for follower in followers:
+        if follower.name in saved:
+            await follower.acknowledge(saved[follower.name])

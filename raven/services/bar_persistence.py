@@ -1,0 +1,63 @@
+"""`bar_persistence`: bars of both kinds into the store."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Final
+
+import typer
+
+from raven.rpc.subscriptions import SubscriptionTable
+from raven.services import persistence, runtime
+from raven.services.runtime import Environment, Service
+from raven.sinks.delta import DeltaBarStore
+from raven.sinks.sink import BarSink
+from raven.sinks.store import BarKind
+
+NAME = "bar_persistence"
+UPSTREAMS: Final[dict[str, BarKind]] = {"raven_timebar": "time_bars", "raven_tibs": "tick_imbalance_bars"}
+
+
+class Bars(StrEnum):
+    """What `--bars` may name."""
+
+    TIME = "time"
+    TIBS = "tibs"
+    BOTH = "both"
+
+
+_CHOSEN: Final = {Bars.TIME: ["raven_timebar"], Bars.TIBS: ["raven_tibs"], Bars.BOTH: list(UPSTREAMS)}
+
+
+def build(environment: Environment, bars: Bars) -> Service:
+    """A sink for each kind of bars over the embedded Delta Lake."""
+    facts = SubscriptionTable()
+    sinks = {
+        upstream: BarSink(
+            DeltaBarStore(environment.settings.data / "delta", UPSTREAMS[upstream]),
+            persistence.limits(environment),
+            facts=facts,
+            telemetry=environment.telemetry,
+            joined=environment.wanted.joined,
+        )
+        for upstream in _CHOSEN[bars]
+    }
+    return persistence.build(environment, sinks, facts)
+
+
+def command(
+    bars: Annotated[Bars, typer.Option(help="Which bars to store.")] = Bars.BOTH,
+    host: Annotated[str | None, typer.Option(help="Address to bind.")] = None,
+    port: Annotated[int | None, typer.Option(help="gRPC port; metrics at port + 1000.")] = None,
+) -> None:
+    """Store bars."""
+    runtime.main(NAME, lambda environment: build(environment, bars), host=host, port=port)
+
+
+def main() -> None:
+    """Console entry point."""
+    typer.run(command)
+
+
+if __name__ == "__main__":
+    main()

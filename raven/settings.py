@@ -1,0 +1,198 @@
+"""Settings: defaults, then `{RUN_MODE}.toml`, then `local.toml`, then `RAVEN__SECTION__KEY`; later ones win.
+
+The TOML files are looked for in the working directory. An unknown key is an error that names the nearest one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from raven.errors import SettingsError
+
+
+class Section(BaseModel):
+    """One table of the settings file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Port = int
+
+
+class ServerSettings(Section):
+    """Where services bind, and the port of each; metrics are served at the port + 1000."""
+
+    host: str = "127.0.0.1"
+    port_binance_spot: Port = Field(50001, ge=1, le=64535)
+    port_binance_futures: Port = Field(50002, ge=1, le=64535)
+    port_timebar_minutes: Port = Field(50051, ge=1, le=64535)
+    port_tibs: Port = Field(50052, ge=1, le=64535)
+    port_tick_persistence: Port = Field(50091, ge=1, le=64535)
+    port_bar_persistence: Port = Field(50092, ge=1, le=64535)
+
+
+class UpstreamSettings(Section):
+    """Where a service finds the others, `host:port`; empty: on this machine at the port of `[server]`."""
+
+    binance_spot: str = ""
+    raven_timebar: str = ""
+    raven_tibs: str = ""
+
+
+class BinanceSpotSettings(Section):
+    """Endpoints of the exchange and how its trades are batched."""
+
+    websocket_url: str = "wss://stream.binance.com:9443"
+    rest_url: str = "https://api.binance.com"
+    batch_max_rows: int = Field(8192, ge=1, le=1_000_000)
+    batch_max_age_ms: int = Field(25, ge=0, le=10_000)
+    stale_s: float = Field(60.0, gt=0)
+    connect_timeout_s: float = Field(10.0, gt=0)
+
+
+class JournalSettings(Section):
+    """How much of the durable log is kept."""
+
+    max_bytes: int = Field(20 * 2**30, ge=2**20)
+    segment_bytes: int = Field(64 * 2**20, ge=2**12)
+    retention_h: float = Field(48.0, gt=0)
+
+
+class TibsSettings(Section):
+    """Parameters of tick imbalance bars, as the flags of `raven_tibs` name them."""
+
+    initial_size: float = 100.0
+    initial_p_buy: float = 0.7
+    alpha_size: float = 0.1
+    alpha_imbl: float = 0.1
+    size_min: float = 50.0
+    size_max: float = 1000.0
+    min_imbalance: float = 0.0
+    max_ticks: int = 0
+
+
+class TimebarSettings(Section):
+    """Intervals of `raven_timebar`, and how long after its end a quiet symbol's bar waits."""
+
+    seconds: list[int] = [60]
+    allowed_lateness_ms: int = Field(2_000, ge=0)
+
+
+class DeltaSettings(Section):
+    """When the embedded store is written and compacted."""
+
+    flush_rows: int = Field(100_000, ge=1)
+    flush_s: float = Field(10.0, gt=0)
+    maintain_s: float = Field(600.0, gt=0)
+
+
+class InfluxSettings(Section):
+    """InfluxDB v2 for trades; not configured while `url` is empty."""
+
+    url: str = ""
+    token: SecretStr = SecretStr("")
+    org: str = ""
+    bucket: str = ""
+
+
+class TimescaleSettings(Section):
+    """TimescaleDB for bars; not configured while `url` is empty."""
+
+    url: SecretStr = SecretStr("")
+
+
+class Settings(BaseSettings):
+    """Everything a service can be told; see the sections."""
+
+    model_config = SettingsConfigDict(env_prefix="RAVEN__", env_nested_delimiter="__", extra="forbid", frozen=True)
+
+    data: Path = Path("data")
+    simulated: bool = False
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    checkpoint_s: float = Field(2.0, gt=0)
+    server: ServerSettings = ServerSettings()
+    upstream: UpstreamSettings = UpstreamSettings()
+    binance_spot: BinanceSpotSettings = BinanceSpotSettings()
+    journal: JournalSettings = JournalSettings()
+    timebar: TimebarSettings = TimebarSettings()
+    tibs: TibsSettings = TibsSettings()
+    delta: DeltaSettings = DeltaSettings()
+    influx: InfluxSettings = InfluxSettings()
+    timescale: TimescaleSettings = TimescaleSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """First wins: arguments, environment, local.toml, {RUN_MODE}.toml, defaults."""
+        files = [TomlConfigSettingsSource(settings_cls, path) for path in _files()]
+        return (init_settings, env_settings, *reversed(files))
+
+
+def _files() -> Iterator[Path]:
+    """The settings files in force, weakest first."""
+    mode = os.environ.get("RUN_MODE")
+    if mode:
+        path = Path(f"{mode}.toml")
+        if not path.exists():
+            raise SettingsError(
+                f"RUN_MODE={mode} asks for {path}, which is not in {Path.cwd()}",
+                hint="run from the folder that holds it, or unset RUN_MODE",
+            )
+        yield path
+    if Path("local.toml").exists():
+        yield Path("local.toml")
+
+
+def load(**overrides: Any) -> Settings:
+    """The settings in force; raises SettingsError naming the key, what is wrong with it and the nearest name."""
+    _refuse_unknown_variables()
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise SettingsError("; ".join(_explain(item) for item in error.errors())) from error
+    except ValueError as error:  # TOML that does not parse
+        files = ", ".join(str(path) for path in _files()) or "the environment"
+        raise SettingsError(f"settings cannot be read from {files}: {error}") from error
+
+
+def _refuse_unknown_variables() -> None:
+    """A misspelt `RAVEN__…` variable would otherwise be ignored."""
+    for variable in os.environ:
+        if variable.startswith("RAVEN__"):
+            section, _, _ = variable.removeprefix("RAVEN__").lower().partition("__")
+            if section not in Settings.model_fields:
+                raise SettingsError(f"unknown setting {variable}", hint=_nearest(section, list(Settings.model_fields)))
+
+
+def _explain(item: Any) -> str:
+    path = [str(part) for part in item["loc"]]
+    name = ".".join(path)
+    if item["type"] != "extra_forbidden":
+        return f"setting {name}: {item['msg']}"
+    fields: dict[str, Any] = dict(Settings.model_fields)
+    for part in path[:-1]:
+        fields = dict(fields[part].annotation.model_fields)
+    return f"unknown setting {name} ({_nearest(path[-1], list(fields))})"
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"

@@ -1,0 +1,151 @@
+"""What the Delta tables look like, and how a flush becomes their rows. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import polars as pl
+import pyarrow as pa
+
+from raven.batches.schema import TRADE_SCHEMA, polars_schema, to_frame
+from raven.errors import InputError
+from raven.sinks.store import BAR_KEYS, BAR_SCHEMAS, BarFlush, BarKind, Rows, TradeFlush
+
+PARTITION_COLUMNS: Final = ("venue", "date")
+SIDES: Final = {1: "buy", -1: "sell"}
+
+_VENUE = re.compile(r"[A-Z0-9_]+")
+_DATE = pa.field("date", pa.date32(), nullable=False)
+_STORED_TYPES = {"side": pa.string()}
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A table: its folder's name, its columns, the column it is partitioned by day on, the order rows lie in.
+
+    `group` and `key` together identify a row; `key` grows within a group.
+    """
+
+    name: str
+    schema: pa.Schema
+    time: str
+    group: tuple[str, ...]
+    key: str
+
+    @property
+    def identity(self) -> list[str]:
+        """The columns that identify a row."""
+        return [*self.group, self.key]
+
+
+TRADES: Final = Layout(
+    name="trades",
+    schema=pa.schema(
+        [
+            pa.field("venue", pa.string(), nullable=False),
+            *(field.with_type(_STORED_TYPES.get(field.name, field.type)) for field in TRADE_SCHEMA),
+            _DATE,
+        ]
+    ),
+    time="ts_event",
+    group=("venue", "symbol"),
+    key="trade_id",
+)
+"""Trades: venue, the columns of TRADE_SCHEMA with `side` spelt out, `date` of ts_event in UTC."""
+
+BARS: Final[Mapping[BarKind, Layout]] = {
+    kind: Layout(
+        name=kind,
+        schema=schema.append(_DATE),
+        time="open_time",
+        group=("venue", "symbol", "spec"),
+        key=BAR_KEYS[kind],
+    )
+    for kind, schema in BAR_SCHEMAS.items()
+}
+"""Bars of each kind: the columns of their schema, `date` of open_time in UTC."""
+
+
+def encode_trades(flush: TradeFlush) -> pl.DataFrame:
+    """The rows of TRADES in `flush`, sorted by venue, symbol and id, each id once.
+
+    Raises InputError when a column is missing or of another type, or a side is neither 1 nor -1.
+    """
+    by_venue: dict[str, list[Rows]] = {}
+    for venue, rows in flush.trades:
+        by_venue.setdefault(venue, []).append(rows)
+    frames = [
+        _join(rows, TRADE_SCHEMA).with_columns(pl.lit(_checked(venue)).alias("venue"))
+        for venue, rows in by_venue.items()
+    ]
+    if not frames:
+        return pl.DataFrame(schema=polars_schema(TRADES.schema))
+    trades = pl.concat(frames).with_columns(
+        side=pl.col("side").replace_strict(SIDES, default=None, return_dtype=pl.String)
+    )
+    unknown = trades.get_column("side").null_count()
+    if unknown:
+        raise InputError(f"{unknown} trades have a side that is neither 1 (buy) nor -1 (sell)")
+    return _finish(trades, TRADES, TRADES.identity, keep="first")
+
+
+def encode_bars(flush: BarFlush, kind: BarKind) -> pl.DataFrame:
+    """The rows of BARS[kind] in `flush`, sorted by identity, of each bar only the newest revision.
+
+    Raises InputError when a column is missing or of another type, or a bar cannot be identified.
+    """
+    layout = BARS[kind]
+    bars = _join(flush.bars, BAR_SCHEMAS[kind])
+    nameless = bars.get_column(layout.key).null_count()
+    if nameless:
+        raise InputError(
+            f"{nameless} bars without {layout.key} cannot be identified",
+            hint="were there trades without ids?",
+        )
+    for venue in bars.get_column("venue").unique():
+        _checked(venue)
+    return _finish(bars, layout, [*layout.identity, "revision"], keep="last")
+
+
+def row_count(flush: TradeFlush | BarFlush) -> int:
+    """How many rows a flush holds, repeated ones included."""
+    batches = [rows for _, rows in flush.trades] if isinstance(flush, TradeFlush) else flush.bars
+    return sum(rows.height if isinstance(rows, pl.DataFrame) else rows.num_rows for rows in batches)
+
+
+def _join(batches: Sequence[Rows], schema: pa.Schema) -> pl.DataFrame:
+    """All rows, checked against `schema`."""
+    dtypes = polars_schema(schema)
+    frames = [rows if isinstance(rows, pl.DataFrame) else to_frame(rows) for rows in batches]
+    for frame in frames:
+        wrong = [name for name, dtype in dtypes.items() if frame.schema.get(name) != dtype]
+        if wrong:
+            found = ", ".join(f"{name} ({frame.schema.get(name, 'missing')})" for name in wrong)
+            raise InputError(f"rows do not fit the table: {found}", hint=f"wanted: {dtypes}")
+    joined = pl.concat([frame.select(list(dtypes)) for frame in frames]) if frames else pl.DataFrame(schema=dtypes)
+    nulls = [field.name for field in schema if not field.nullable and joined.get_column(field.name).null_count()]
+    if nulls:
+        raise InputError(f"rows hold nulls in {', '.join(nulls)}")
+    return joined
+
+
+def _finish(rows: pl.DataFrame, layout: Layout, order: list[str], *, keep: str) -> pl.DataFrame:
+    """Sorted, distinct by identity, with the date, in the table's column order."""
+    return (
+        rows.lazy()
+        .sort(order, maintain_order=True)
+        .unique(layout.identity, keep="first" if keep == "first" else "last", maintain_order=True)
+        .with_columns(date=pl.col(layout.time).dt.date())
+        .select(layout.schema.names)
+        .collect()
+    )
+
+
+def _checked(venue: str) -> str:
+    """Venues are names of ours and become folders: nothing that needs escaping."""
+    if not _VENUE.fullmatch(venue):
+        raise InputError(f"{venue!r} is not a venue", hint="venues are upper case letters, digits and underscores")
+    return venue

@@ -1,0 +1,240 @@
+"""The loop of a sink: takes batches, collects a flush, writes it, acknowledges; waits out a store that is down.
+
+Nothing is dropped: while the store cannot be written the sink keeps trying and stops reading once its buffer is
+full, and the upstream's journal keeps what it has not acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+import polars as pl
+import pyarrow as pa
+
+from raven.batches.accumulator import Accumulator
+from raven.batches.batch import BatchMeta, Cursor
+from raven.batches.schema import to_frame
+from raven.clock import Backoff, monotonic_ns
+from raven.rpc.subscriptions import SubscriptionTable
+from raven.sinks.store import (
+    BarFlush,
+    BarStore,
+    Store,
+    StoreUnavailableError,
+    TradeFlush,
+    TradeStore,
+    WriteResult,
+)
+from raven.telemetry import Telemetry
+
+S = TypeVar("S", bound=Store)
+T = TypeVar("T")
+BUFFER_FLUSHES: Final = 4
+CLOSE_S: Final = 5.0
+Acknowledge = Callable[[str, Cursor], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class FlushLimits:
+    """`rows` and `age_s` bound a flush, whichever is reached first; the table is maintained every `maintain_s`."""
+
+    rows: int
+    age_s: float
+    maintain_s: float
+
+
+class Sink(ABC, Generic[S]):
+    """Feeds one store."""
+
+    def __init__(
+        self,
+        store: S,
+        limits: FlushLimits,
+        *,
+        facts: SubscriptionTable,
+        telemetry: Telemetry,
+        joined: Callable[[str, Sequence[str]], None],
+    ) -> None:
+        self.facts = facts
+        self.acknowledge: Acknowledge | None = None
+        self._store = store
+        self._maintain_s = limits.maintain_s
+        self._telemetry = telemetry
+        self._joined = joined
+        self._rows: Accumulator[tuple[str, pl.DataFrame]] = Accumulator(
+            max_rows=limits.rows, max_age_ns=int(limits.age_s * 1e9)
+        )
+        self._buffer_rows = limits.rows * BUFFER_FLUSHES
+        self._symbols: dict[str, set[str]] = {}
+        self._positions: dict[str, Cursor] = {}
+        self._joining: dict[str, list[str]] = {}
+        self._taken = asyncio.Event()
+        self._drained = asyncio.Event()
+        self._flush_is_whole = True
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=store.table)  # a store belongs to one thread
+        self._thread.submit(store.open).result()
+
+    def want(self, upstream: str, symbols: Sequence[str]) -> None:
+        """Take rows of these symbols from now on."""
+        self._symbols.setdefault(upstream, set()).update(symbols)
+
+    async def leave(self, upstream: str, symbols: Sequence[str]) -> None:
+        """Take no more rows of these symbols; what was taken is still written."""
+        self._symbols.setdefault(upstream, set()).difference_update(symbols)
+
+    def position(self, upstream: str) -> Cursor | None:
+        """What has been taken of `upstream`."""
+        if upstream not in self._positions:
+            stored = self._thread.submit(self._store.position, upstream).result()
+            if stored is None:
+                return None
+            self._positions[upstream] = stored
+        return self._positions[upstream]
+
+    async def rewind(self, upstream: str, position: Cursor, symbols: Sequence[str]) -> None:
+        """Go back for symbols that joined; they count as joined once a flush has stored a position from there on."""
+        here = self.position(upstream)
+        if here is None or (here.journal_id == position.journal_id and position.sequence < here.sequence):
+            self._positions[upstream] = position
+        self._joining.setdefault(upstream, []).extend(symbols)
+
+    async def take(self, upstream: str, batch: pa.RecordBatch, meta: BatchMeta) -> None:
+        """Put the wanted rows of one batch into the next flush; waits while the buffer is full."""
+        rows = to_frame(batch).filter(pl.col("symbol").is_in(list(self._symbols.get(upstream, ()))))
+        self._positions[upstream] = meta.cursor
+        if rows.is_empty():
+            return
+        self._rows.add((upstream, rows), monotonic_ns(), rows.height)
+        self._observe(upstream, rows)
+        self._telemetry.add("batches", venue=upstream)
+        self._telemetry.add("rows", rows.height, venue=upstream)
+        self._telemetry.set("pending_rows", self._rows.rows)
+        self._taken.set()
+        while self._rows.rows >= self._buffer_rows:
+            self._drained.clear()
+            await self._drained.wait()
+
+    async def run(self) -> None:
+        """Flush when due and keep the table in shape, until cancelled."""
+        maintained = time.monotonic()
+        while True:
+            wait_ns = self._rows.wait_ns(monotonic_ns())
+            if wait_ns is None or wait_ns > 0:
+                self._taken.clear()
+                try:
+                    async with asyncio.timeout(None if wait_ns is None else wait_ns / 1e9):
+                        await self._taken.wait()
+                except TimeoutError:
+                    pass  # the oldest row is old enough now
+                continue
+            await self.flush()
+            if time.monotonic() - maintained >= self._maintain_s:
+                maintained = time.monotonic()
+                await self._maintain()
+
+    async def flush(self) -> None:
+        """Write what is buffered, trying until the store takes it; then acknowledge."""
+        positions, joining = dict(self._positions), self._joining
+        items, self._joining = self._rows.take(), {}
+        self._drained.set()
+        if not items:
+            return
+        self._flush_is_whole = False
+        result = await self._write(items, positions)
+        self._flush_is_whole = True
+        self._telemetry.add("stored_rows", result.rows, store=self._store.table)
+        self._telemetry.add("flushes", store=self._store.table)
+        if result.duplicates:
+            self._telemetry.add("duplicate_rows", result.duplicates)
+        for upstream, symbols in joining.items():
+            self._joined(upstream, symbols)
+        for upstream, cursor in positions.items():
+            if self.acknowledge is not None:
+                await self.acknowledge(upstream, cursor)
+
+    async def _write(self, items: Sequence[tuple[str, pl.DataFrame]], positions: Mapping[str, Cursor]) -> WriteResult:
+        backoff = Backoff()
+        while True:
+            began = time.monotonic()
+            try:
+                result = await self._in_thread(lambda: self._write_once(items, positions))
+            except StoreUnavailableError as error:
+                pause_s = backoff.next_s()
+                self._telemetry.add("retries", store=self._store.table)
+                self._telemetry.warning("store_unavailable", f"{error}; trying again in {pause_s:.1f} s")
+                await asyncio.sleep(pause_s)
+            else:
+                self._telemetry.set("last_flush_ms", (time.monotonic() - began) * 1e3)
+                return result
+
+    async def _maintain(self) -> None:
+        done = await self._in_thread(self._store.maintain)
+        if done:
+            self._telemetry.info("maintained", f"{self._store.table} put in shape", **done)
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+    @property
+    def stored_rows(self) -> int:
+        """Rows in the table."""
+        return self._store.rows()
+
+    async def close(self) -> None:
+        """Write what is buffered once more, without waiting for a store that is down, and let go of it."""
+        try:
+            async with asyncio.timeout(5):
+                await self.flush()
+        except TimeoutError:
+            self._telemetry.warning("not_flushed", "the store is down; the upstream's journal keeps what is left")
+        await self._in_thread(self._store.close)
+        self._thread.shutdown()
+
+    @abstractmethod
+    def _observe(self, upstream: str, rows: pl.DataFrame) -> None:
+        """Note the rows for `list` and `status`."""
+
+    @abstractmethod
+    def _write_once(self, items: Sequence[tuple[str, pl.DataFrame]], positions: Mapping[str, Cursor]) -> WriteResult:
+        """One try, in the store's thread."""
+
+
+class TradeSink(Sink[TradeStore]):
+    """Feeds a store of trades; `venues` names the venue of each upstream."""
+
+    def __init__(
+        self,
+        store: TradeStore,
+        limits: FlushLimits,
+        *,
+        venues: Mapping[str, str],
+        facts: SubscriptionTable,
+        telemetry: Telemetry,
+        joined: Callable[[str, Sequence[str]], None],
+    ) -> None:
+        super().__init__(store, limits, facts=facts, telemetry=telemetry, joined=joined)
+        self._venues = venues
+
+    def _observe(self, upstream: str, rows: pl.DataFrame) -> None:
+        self.facts.observe(self._venues[upstream], rows, id_="trade_id", time="ts_event", price="price")
+
+    def _write_once(self, items: Sequence[tuple[str, pl.DataFrame]], positions: Mapping[str, Cursor]) -> WriteResult:
+        trades = [(self._venues[upstream], rows) for upstream, rows in items]
+        return self._store.write(TradeFlush(trades, positions))
+
+
+class BarSink(Sink[BarStore]):
+    """Feeds a store of bars of one kind."""
+
+    def _observe(self, upstream: str, rows: pl.DataFrame) -> None:  # noqa: ARG002
+        for (venue,), part in rows.partition_by("venue", as_dict=True).items():
+            self.facts.observe(venue, part, id_="last_trade_id", time="close_time", price="close")
+
+    def _write_once(self, items: Sequence[tuple[str, pl.DataFrame]], positions: Mapping[str, Cursor]) -> WriteResult:
+        return self._store.write(BarFlush([rows for _, rows in items], positions))

@@ -1,0 +1,1 @@
+"""Where trades come from: exchanges, recorded files, the simulated exchange."""

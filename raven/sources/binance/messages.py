@@ -1,0 +1,217 @@
+"""Binance WebSocket messages: parsing without I/O.
+
+A micro-batch of frames is decoded in one call. What may go wrong stays inside: a frame that cannot be used
+costs itself alone and comes back with its reason. Frames in = trades + dead + control + other.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import compress, repeat
+from operator import contains, itemgetter, not_
+from typing import Any, Final, Literal, NamedTuple
+from urllib.parse import quote
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from msgspec import UNSET
+
+from raven.batches.schema import ORIGIN_LIVE
+from raven.errors import InputError
+from raven.sources.binance import TradeEvent
+from raven.sources.binance import frames as wire
+from raven.sources.binance.rows import BadReason, build_rows
+
+_NOT_MARKET: Final = frozenset({"INSURANCE_FUND", "ADL", "NA"})
+
+
+class Dead(NamedTuple):
+    """A frame that could not be used, as it came; `position` is its place in the batch."""
+
+    reason: BadReason
+    frame: bytes
+    position: int
+
+
+class ControlReply(NamedTuple):
+    """What the exchange says about the connection itself.
+
+    - `result`: the reply to request `id`; `result` is None (done), a list of stream names, or a property's
+      value.
+    - `error`: a request was refused; `error` says why, `code` is the exchange's number. `id` is None where
+      the exchange names none.
+    - `shutdown`: the server will close the connection soon.
+    """
+
+    kind: Literal["result", "error", "shutdown"]
+    id: int | str | None = None
+    result: Any = None
+    code: int | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """One decoded micro-batch; each frame is in exactly one of the four.
+
+    `trades` has the columns of TRADE_SCHEMA, rows in arrival order. `other` counts well-formed frames that are
+    no trades of the wanted event, by event type; prints of USD-M futures outside the market (insurance fund,
+    ADL) are among them as `trade:ADL` and the like.
+    """
+
+    trades: pl.DataFrame
+    dead: list[Dead]
+    control: list[ControlReply]
+    other: Counter[str]
+
+
+def decode_frames(
+    frames: Sequence[bytes],
+    recv_ns: Sequence[int] | npt.NDArray[np.int64],
+    *,
+    event: TradeEvent,
+    origin: int = ORIGIN_LIVE,
+) -> Decoded:
+    """Decode one micro-batch of n frames, combined (`{"stream":…,"data":…}`) or raw, in one call.
+
+    `recv_ns`: when each was received, Unix nanoseconds. `event`: whose series is wanted, `trade` (ids `t`) or
+    `aggTrade` (ids `a`). No frame raises; InputError only when the two lengths differ.
+    """
+    if len(frames) != len(recv_ns):
+        raise InputError(f"{len(frames)} frames came with {len(recv_ns)} receive times")
+    found = _Sorted()
+    positions: npt.NDArray[np.int64] | slice = slice(None)
+    trades = wire.decode_trades(frames, wire.FORMS[event])
+    if trades is None:
+        _sort(frames, event, found)
+        found.trades.sort(key=itemgetter(0))
+        positions = np.fromiter(map(itemgetter(0), found.trades), np.int64, len(found.trades))
+        trades = list(map(itemgetter(1), found.trades))
+    recv_us = np.asarray(recv_ns, dtype=np.int64)[positions] // 1000
+    rows = build_rows(wire.figures(trades), recv_us=recv_us, origin=origin)
+    for row, reason in rows.bad:
+        found.dead.append((row if isinstance(positions, slice) else int(positions[row]), reason))
+    found.dead.sort(key=itemgetter(0))
+    found.control.sort(key=itemgetter(0))
+    return Decoded(
+        rows.trades,
+        [Dead(reason, frames[position], position) for position, reason in found.dead],
+        [reply for _, reply in found.control],
+        found.other,
+    )
+
+
+@dataclass(slots=True)
+class _Sorted:
+    """The frames of a batch by what they are, with their positions in it."""
+
+    trades: list[tuple[int, wire.AnyTrade]] = field(default_factory=list)
+    dead: list[tuple[int, BadReason]] = field(default_factory=list)
+    control: list[tuple[int, ControlReply]] = field(default_factory=list)
+    other: Counter[str] = field(default_factory=Counter)
+
+
+def _sort(frames: Sequence[bytes], event: TradeEvent, found: _Sorted) -> None:
+    """Sort a batch that is not all trades: what looks like trades in one go, the rest frame by frame."""
+    form = wire.FORMS[event]
+    like_trade = list(map(contains, frames, repeat(form.needle)))
+    unlike = list(map(not_, like_trade))
+    at, candidates = list(compress(range(len(frames)), like_trade)), list(compress(frames, like_trade))
+    trades = wire.decode_trades(candidates, form)
+    if trades is None:
+        for position, frame in zip(at, candidates, strict=True):
+            _sort_one(position, frame, event, found)
+    else:
+        found.trades.extend(zip(at, trades, strict=True))
+    at, others = list(compress(range(len(frames)), unlike)), list(compress(frames, unlike))
+    probes = wire.decode_together(others, wire.PROBE)
+    if probes is None:
+        for position, frame in zip(at, others, strict=True):
+            _sort_one(position, frame, event, found)
+    else:
+        for position, frame, probe in zip(at, others, probes, strict=True):
+            _sort_probe(position, frame, probe, event, found)
+
+
+def _sort_one(position: int, frame: bytes, event: TradeEvent, found: _Sorted) -> None:
+    reason = BadReason.NOT_JSON
+    try:
+        probe = wire.PROBE.decode(frame)
+    except msgspec.ValidationError:
+        reason = BadReason.UNKNOWN_SHAPE
+    except wire.UNREADABLE:
+        pass
+    else:
+        _sort_probe(position, frame, probe, event, found)
+        return
+    # what makes a frame unlike any other may stand where a trade is not asked
+    trade = wire.decode_trade(frame, wire.FORMS[event])
+    if trade is not None:
+        found.trades.append((position, trade))
+    else:
+        found.dead.append((position, reason))
+
+
+def _sort_probe(
+    position: int, frame: bytes, probe: wire.Probe | list[wire.Body], event: TradeEvent, found: _Sorted
+) -> None:
+    named = wire.event_of(probe)
+    if named == event:
+        trade = wire.decode_trade(frame, wire.FORMS[event])
+        kind = wire.kind_of(probe)
+        if trade is not None:
+            found.trades.append((position, trade))
+        elif kind in _NOT_MARKET:
+            found.other[f"{event}:{kind}"] += 1
+        else:
+            found.dead.append((position, BadReason.BAD_FIELD))
+    elif named == "serverShutdown":
+        found.control.append((position, ControlReply("shutdown")))
+    elif named is not None:
+        found.other[named] += 1
+    elif (reply := _control_reply(probe)) is not None:
+        found.control.append((position, reply))
+    else:
+        found.dead.append((position, BadReason.UNKNOWN_SHAPE))
+
+
+def _control_reply(probe: wire.Probe | list[wire.Body]) -> ControlReply | None:
+    if isinstance(probe, list):
+        return None
+    number = None if probe.id is UNSET else probe.id
+    if probe.error is not UNSET:
+        return ControlReply("error", number, code=probe.error.code, error=probe.error.msg)
+    if probe.code is not UNSET and probe.msg is not UNSET:
+        return ControlReply("error", number, code=probe.code, error=probe.msg)
+    if probe.result is not UNSET and probe.id is not UNSET:
+        return ControlReply("result", number, probe.result)
+    return None
+
+
+def stream_name(symbol: str, event: TradeEvent) -> str:
+    """The stream of `symbol`'s trades: `btcusdt@trade`."""
+    return f"{symbol.lower()}@{event}"
+
+
+def subscribe_message(streams: Iterable[str], request_id: int) -> str:
+    """Ask for `streams`; the reply carries `request_id`."""
+    return _request("SUBSCRIBE", streams, request_id)
+
+
+def unsubscribe_message(streams: Iterable[str], request_id: int) -> str:
+    """Give `streams` back; the reply carries `request_id`."""
+    return _request("UNSUBSCRIBE", streams, request_id)
+
+
+def _request(method: str, streams: Iterable[str], request_id: int) -> str:
+    return msgspec.json.encode({"method": method, "params": list(streams), "id": request_id}).decode()
+
+
+def combined_path(streams: Iterable[str], *, microseconds: bool = False) -> str:
+    """Path and query of a combined connection that starts with `streams`, escaped."""
+    unit = "timeUnit=MICROSECOND&" if microseconds else ""
+    return f"/stream?{unit}streams={'/'.join(quote(stream, safe='@!') for stream in streams)}"

@@ -1,0 +1,225 @@
+"""Reading trades out of recorded files of any kind, one series at a time."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+import polars as pl
+
+from raven.batches.schema import TRADE_DTYPES
+from raven.errors import InputError
+from raven.sources.binance import BINANCE_FUTURES, BINANCE_SPOT, TradeEvent
+from raven.sources.recordings.arrow import read_journal, read_parquet
+from raven.sources.recordings.captures import holds, read_capture_trades
+from raven.sources.recordings.chunks import Chunk
+from raven.sources.recordings.kinds import Recording, RecordingKind, describe
+from raven.sources.recordings.replies import read_reply
+from raven.sources.recordings.tables import read_csv
+
+OnBad: TypeAlias = Literal["raise", "skip"]
+
+_BY_ID: Final = frozenset({RecordingKind.ARCHIVE_CSV, RecordingKind.REST_JSON})
+_EVENTS: Final[tuple[TradeEvent, ...]] = ("trade", "aggTrade")
+
+
+class RecordingWarning(UserWarning):
+    """Lines of a recording were left out because `on_bad="skip"` asked for it."""
+
+
+def read_trades(
+    *paths: str | Path,
+    venue: str | None = None,
+    symbol: str | None = None,
+    event: TradeEvent | None = None,
+    on_bad: OnBad = "raise",
+) -> pl.DataFrame:
+    """All trades of one or more recordings as one frame with the columns of TRADE_SCHEMA.
+
+    Archives and REST replies come sorted by symbol and id; raw captures, collectors' CSV, Parquet and journals in
+    the order recorded, file after file as given, repeats and gaps included.
+
+    - `symbol`: of files with many symbols, the one to read; of files that name none, whose trades they are.
+    - `event`: of raw captures, `trade` or `aggTrade` frames; by default trades, or aggregate trades where there are
+      none. The two series, and two venues, never mix.
+    - `venue`: the files that tell another one are refused; of Parquet with a column venue, the one to read.
+    - `on_bad`: what to do with a line that holds no usable trade: `raise`, or `skip` it and tell how many there
+      were, with their reasons, by a RecordingWarning per file.
+
+    Raises InputError naming the file, and where it can the line, when a file is missing, empty, damaged or no
+    recording of trades, when the symbol cannot be told, or when files do not fit together.
+    """
+    plan = _plan(paths, venue, symbol, event, on_bad)
+    nothing = pl.DataFrame(schema=TRADE_DTYPES)
+    parts = [_by_id(pl.concat([nothing, *_read(plan, recording)]), [recording]) for recording in plan.recordings]
+    trades = _by_id(pl.concat(parts), plan.recordings)
+    _require_found(plan, found=not trades.is_empty())
+    return trades
+
+
+def iter_trades(
+    *paths: str | Path,
+    batch_rows: int = 65_536,
+    venue: str | None = None,
+    symbol: str | None = None,
+    event: TradeEvent | None = None,
+    on_bad: OnBad = "raise",
+) -> Iterator[pl.DataFrame]:
+    """The trades of `read_trades` in frames of at most `batch_rows` rows, in memory that does not grow with the files.
+
+    Everything comes in the order of the files: an archive that is not sorted by id raises InputError in the middle
+    (REST replies are read whole). What can be wrong with the arguments is raised by the call itself.
+    """
+    if batch_rows < 1:
+        raise InputError(f"batch_rows is {batch_rows}", hint="it must be 1 or more")
+    return _iterate(_plan(paths, venue, symbol, event, on_bad), batch_rows)
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What is read how; `seen` gathers the symbols of stretches that held nothing of the wanted one."""
+
+    recordings: list[Recording]
+    venue: str | None
+    symbol: str | None
+    event: TradeEvent | None
+    on_bad: OnBad
+    seen: set[str] = field(default_factory=set)
+
+
+def _plan(
+    paths: Sequence[str | Path], venue: str | None, symbol: str | None, event: TradeEvent | None, on_bad: OnBad
+) -> _Plan:
+    if not paths:
+        raise InputError("no file was named to read trades from")
+    for name, value, known in (
+        ("venue", venue, (BINANCE_SPOT, BINANCE_FUTURES)),
+        ("event", event, _EVENTS),
+        ("on_bad", on_bad, ("raise", "skip")),
+    ):
+        if value is not None and value not in known:
+            raise InputError(f"{name} is {value!r}", hint=f"known are {', '.join(known)}")
+    recordings = [describe(Path(path)) for path in paths]
+    _one_of_each("venue", {r.path.name: r.venue for r in recordings}, venue)
+    series = _series(recordings, event)
+    _one_of_each("event", {r.path.name: series if r.kind.is_capture else r.event for r in recordings}, event)
+    return _Plan(recordings, venue, symbol, series, on_bad)
+
+
+def _one_of_each(what: str, told: dict[str, str | None], wanted: str | None) -> None:
+    """Raise InputError where files tell another venue or event than is wanted, or than each other."""
+    by_value: dict[str, str] = {}
+    for name, value in told.items():
+        if value is not None:
+            by_value.setdefault(value, name)
+    if wanted is not None:
+        for value, name in by_value.items():
+            if value != wanted:
+                raise InputError(f"{name} is of {what} {value}, not {wanted}")
+    if len(by_value) > 1:
+        listed = ", ".join(f"{name} is of {value}" for value, name in by_value.items())
+        raise InputError(f"the files do not belong to one {what}: {listed}", hint="read them one by one")
+
+
+def _series(recordings: Sequence[Recording], event: TradeEvent | None) -> TradeEvent | None:
+    """The event whose frames to read of the captures; raises InputError when some hold only the other."""
+    captures = [recording for recording in recordings if recording.kind.is_capture]
+    if not captures:
+        return event
+    if event is None:
+        event = next((recording.event for recording in recordings if recording.event is not None), None)
+    if event is None:
+        event = "trade" if any(holds(recording, "trade") for recording in captures) else "aggTrade"
+    other: TradeEvent = "aggTrade" if event == "trade" else "trade"
+    lacking = [recording for recording in captures if not holds(recording, event)]
+    of_other = [recording.path.name for recording in lacking if holds(recording, other)]
+    if of_other and len(of_other) < len(recordings):
+        raise InputError(
+            f"{', '.join(of_other)} hold {other} frames, the others {event}",
+            hint="the two series have ids of their own: read them one by one",
+        )
+    if len(lacking) == len(recordings):
+        names = ", ".join(recording.path.name for recording in captures)
+        hint = f"there are {other} frames: pass event={other!r}" if of_other else ""
+        raise InputError(f"{names}: no {event} frames", hint=hint)
+    return event
+
+
+def _read(plan: _Plan, recording: Recording) -> Iterator[pl.DataFrame]:
+    """The wanted rows of one recording in file order; bad lines raise or are counted."""
+    skipped: Counter[str] = Counter()
+    for trades, bad in _chunks(plan, recording):
+        if bad and plan.on_bad == "raise":
+            where = "entry" if recording.kind is RecordingKind.REST_JSON else "line"
+            raise InputError(
+                f"{recording.path.name}, {where} {bad[0].line}: {bad[0].reason}: {bad[0].text!r}",
+                hint="on_bad='skip' reads the others",
+            )
+        skipped.update(str(line.reason) for line in bad)
+        wanted = trades
+        if plan.symbol is not None:
+            wanted = trades.filter(pl.col("symbol") == plan.symbol)
+            if wanted.is_empty():
+                plan.seen.update(trades.get_column("symbol").unique())
+        yield wanted
+    if skipped:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
+        message = f"{recording.path.name}: {skipped.total()} lines skipped: {reasons}"
+        warnings.warn(message, RecordingWarning, stacklevel=2)
+
+
+def _chunks(plan: _Plan, recording: Recording) -> Iterator[Chunk]:
+    if recording.kind is RecordingKind.JOURNAL:
+        return read_journal(recording)
+    if recording.kind is RecordingKind.PARQUET:
+        return read_parquet(recording, plan.symbol, plan.venue)
+    if recording.kind is RecordingKind.REST_JSON:
+        return read_reply(recording, plan.symbol)
+    if recording.kind.is_capture:
+        assert plan.event is not None
+        return read_capture_trades(recording, plan.event)
+    return read_csv(recording, recording.symbol_or(plan.symbol))
+
+
+def _iterate(plan: _Plan, batch_rows: int) -> Iterator[pl.DataFrame]:
+    found = False
+    last_ids: dict[str, int] = {}
+    for recording in plan.recordings:
+        for read in _read(plan, recording):
+            trades = read
+            if recording.kind is RecordingKind.REST_JSON:
+                trades = _by_id(read, [recording])
+            if trades.is_empty():
+                continue
+            if recording.kind is RecordingKind.ARCHIVE_CSV:
+                _require_order(trades, last_ids, recording)
+            found = True
+            yield from trades.iter_slices(batch_rows)
+    _require_found(plan, found=found)
+
+
+def _require_order(trades: pl.DataFrame, last_ids: dict[str, int], recording: Recording) -> None:
+    symbol, ids = trades.get_column("symbol")[0], trades.get_column("trade_id")
+    if not ids.is_sorted() or ids[0] < last_ids.get(symbol, 0):
+        raise InputError(
+            f"{recording.path.name} is not sorted by id, or comes before the file read before it",
+            hint="name the files in order of time, or use read_trades, which sorts",
+        )
+    last_ids[symbol] = ids[-1]
+
+
+def _require_found(plan: _Plan, *, found: bool) -> None:
+    if plan.symbol is not None and not found:
+        names = ", ".join(recording.path.name for recording in plan.recordings)
+        held = ", ".join(sorted(plan.seen)[:10]) or "no trades at all"
+        raise InputError(f"{names}: no trades of {plan.symbol}", hint=f"there are {held}")
+
+
+def _by_id(trades: pl.DataFrame, recordings: Sequence[Recording]) -> pl.DataFrame:
+    if all(recording.kind in _BY_ID for recording in recordings):
+        return trades.sort("symbol", "trade_id", maintain_order=True)
+    return trades

@@ -1,0 +1,191 @@
+"""One client's WebSocket: its subscriptions, its control messages, its pings, and what it is sent."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp.abc import AbstractStreamWriter
+
+from raven.clock import now_us
+from raven.sources.simulated.control import ControlError, Request, parse, result
+from raven.sources.simulated.frames import BlockFrames, Style, Wanted
+from raven.sources.simulated.venue import Venue
+
+_LOG: Final = logging.getLogger("raven.simulated")
+
+_HIGH_WATER_BYTES: Final = 1 << 20
+_CUT_OFF_BYTES: Final = 64 << 20
+
+
+class Connection:
+    """A client of the exchange.
+
+    `streams` are the names it can get trades of, each with kind and symbol; others are acknowledged and stay silent.
+    `on_change` is called whenever its subscriptions change.
+    """
+
+    def __init__(
+        self,
+        venue: Venue,
+        streams: dict[str, tuple[str, str]],
+        style: Style,
+        *,
+        ping_interval_s: float,
+        on_change: Callable[[], None],
+    ) -> None:
+        # no permessage-deflate: its clients are simply not granted it
+        self._socket = web.WebSocketResponse(compress=False, autoping=False, timeout=1.0)
+        self._writer: AbstractStreamWriter | None = None
+        self._transport: asyncio.WriteTransport | None = None
+        self._venue = venue
+        self._streams = streams
+        self._style = style
+        self._ping_interval_s = ping_interval_s
+        self._on_change = on_change
+        self._subscribed: dict[str, None] = {}
+        self._wanted: Wanted | None = None
+        self._message_times: deque[float] = deque(maxlen=venue.max_messages_per_s)
+        self._last_pong_s = time.monotonic()
+
+    @property
+    def is_reader(self) -> bool:
+        """Whether it is subscribed to a stream that is played."""
+        return self._wanted is not None and not self._socket.closed
+
+    async def serve(self, request: web.Request, streams: Iterable[str]) -> web.WebSocketResponse:
+        """Upgrade the request, subscribe to `streams`, and answer until either side closes."""
+        self._writer = await self._socket.prepare(request)
+        transport = request.transport
+        if not isinstance(transport, asyncio.WriteTransport):
+            return self._socket
+        transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
+        self._transport = transport
+        self._subscribe(streams)
+        pinger = asyncio.create_task(self._ping())
+        try:
+            await self._listen()
+        except ConnectionError:
+            _LOG.info("a client left without closing")
+        finally:
+            pinger.cancel()
+            self._wanted = None
+            self._on_change()
+        return self._socket
+
+    def deliver(self, frames: BlockFrames, start: int, stop: int) -> None:
+        """Send what it wants of the rows start <= row < stop: the one place every market-data frame passes.
+
+        Frames are written to the transport at once and whole, so that what aiohttp writes itself (pings, answers)
+        falls between two frames.
+        """
+        if self._wanted is None or self._transport is None or self._socket.closed or self._transport.is_closing():
+            return
+        data = frames.wire(self._wanted, self._style).between(start, stop)
+        if data:
+            self._transport.write(data)
+
+    async def drained(self) -> None:
+        """Wait until the client has read enough for more to be sent."""
+        if self._writer is not None and self.is_reader:
+            try:
+                await self._writer.drain()
+            except ConnectionError:
+                _LOG.info("a client left while it was sent trades")
+
+    def cut_off_if_slow(self) -> None:
+        """End a connection whose client does not read, as the exchange does."""
+        if self._transport is None or self._transport.get_write_buffer_size() < _CUT_OFF_BYTES:
+            return
+        _LOG.warning("a client was cut off: it left %d MiB unread", _CUT_OFF_BYTES >> 20)
+        self._transport.abort()
+
+    async def close(self, code: WSCloseCode, reason: str) -> None:
+        """Close from the exchange's side."""
+        await self._socket.close(code=code, message=reason.encode())
+
+    async def _listen(self) -> None:
+        while True:
+            message = await self._socket.receive()
+            if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.PING, WSMsgType.PONG):
+                return
+            if self._is_too_fast():
+                await self.close(WSCloseCode.POLICY_VIOLATION, "Too many requests")
+                return
+            if message.type is WSMsgType.PONG:
+                self._last_pong_s = time.monotonic()
+            elif message.type is WSMsgType.PING:
+                await self._socket.pong(message.data)
+            elif message.type is WSMsgType.TEXT:
+                await self._answer(message.data)
+            else:
+                await self._socket.send_str(ControlError(3, "Invalid JSON: expected text").reply())
+
+    def _is_too_fast(self) -> bool:
+        now = time.monotonic()
+        is_full = len(self._message_times) == self._venue.max_messages_per_s
+        is_too_fast = is_full and now - self._message_times[0] < 1.0
+        self._message_times.append(now)
+        return is_too_fast
+
+    async def _answer(self, text: str) -> None:
+        try:
+            request = parse(text)
+            self._check_room(request)
+        except ControlError as error:
+            await self._socket.send_str(error.reply())
+            return
+        if request.method == "UNSUBSCRIBE":  # before the answer, so that nothing comes after it
+            self._unsubscribe(request.params)
+        await self._socket.send_str(result(self._value(request), request.id))
+        if request.method == "SUBSCRIBE":  # after the answer, so that nothing comes before it
+            self._subscribe(request.params)
+
+    def _check_room(self, request: Request) -> None:
+        if request.method == "SUBSCRIBE":
+            count = len(self._subscribed.keys() | set(request.params))
+            if count > self._venue.max_streams:
+                raise ControlError(4, "Too many subscriptions", request.id)
+
+    def _value(self, request: Request) -> object:
+        if request.method == "LIST_SUBSCRIPTIONS":
+            return list(self._subscribed)
+        if request.method == "GET_PROPERTY":
+            return self._style.combined
+        if request.method == "SET_PROPERTY":
+            self._style = Style(combined=request.params[1], micros=self._style.micros)
+        return None
+
+    def _subscribe(self, streams: Iterable[str]) -> None:
+        self._subscribed.update(dict.fromkeys(streams))
+        self._changed()
+
+    def _unsubscribe(self, streams: Iterable[str]) -> None:
+        for stream in streams:
+            self._subscribed.pop(stream, None)
+        self._changed()
+
+    def _changed(self) -> None:
+        by_kind: dict[str, set[str]] = {}
+        for kind, symbol in (self._streams[name] for name in self._subscribed if name in self._streams):
+            by_kind.setdefault(kind, set()).add(symbol)
+        kinds = sorted(by_kind.items())
+        self._wanted = Wanted(tuple((kind, frozenset(symbols)) for kind, symbols in kinds)) if kinds else None
+        self._on_change()
+
+    async def _ping(self) -> None:
+        """Ping at the venue's interval; a client that leaves pings unanswered is closed."""
+        while not self._socket.closed:
+            await asyncio.sleep(self._ping_interval_s)
+            if time.monotonic() - self._last_pong_s > self._ping_interval_s + self._venue.pong_timeout_s:
+                await self.close(WSCloseCode.POLICY_VIOLATION, "Pong timeout")
+                return
+            try:
+                await self._socket.ping(str(now_us() // 1_000).encode())
+            except ConnectionError:
+                return

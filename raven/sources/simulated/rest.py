@@ -1,0 +1,247 @@
+"""The REST side: every path of the venue's table, answered out of what has been played."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any, Final, TypeAlias
+
+import msgspec
+import polars as pl
+from aiohttp import web
+
+from raven.sources.simulated import klines
+from raven.sources.simulated.frames import texts
+from raven.sources.simulated.market import Listing, Market, is_legal
+from raven.sources.simulated.player import Player
+from raven.sources.simulated.venue import Endpoint, Reply, Venue
+
+Query: TypeAlias = Mapping[str, str]
+
+_DEFAULT_ROWS: Final = 500
+_PART_ROWS: Final = 500_000
+_MOST_KLINE_TRADES: Final = 50_000_000
+_FIRST_MICROSECONDS: Final = 10**15
+_LEGAL_SYMBOL_TEXT: Final = r"^[\w\-._&&[^a-z]]{1,50}$"
+_LEGAL_SYMBOLS_TEXT: Final = r'^\[("[\w\-._&&[^a-z]]{1,50}"(,"[\w\-._&&[^a-z]]{1,50}"){0,}){0,1}\]$'
+
+
+class RequestError(Exception):
+    """A request the exchange refuses, with its code."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class Rest:
+    """Answers the REST paths of one venue."""
+
+    def __init__(self, venue: Venue, market: Market, player: Player) -> None:
+        self._venue = venue
+        self._market = market
+        self._player = player
+        self._weights: deque[tuple[float, int]] = deque()
+
+    def routes(self) -> list[web.RouteDef]:
+        """One route a path."""
+        return [web.get(path, self._handler(endpoint)) for path, endpoint in self._venue.endpoints.items()]
+
+    def _handler(self, endpoint: Endpoint) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def handle(request: web.Request) -> web.Response:
+            headers = {"X-MBX-USED-WEIGHT-1M": str(self._used_weight(endpoint.weight))}
+            headers["X-MBX-USED-WEIGHT"] = headers["X-MBX-USED-WEIGHT-1M"]
+            micros = request.headers.get("X-MBX-TIME-UNIT", "").upper() == "MICROSECOND"
+            try:
+                text = await self._text(endpoint, request.query, micros=micros)
+            except RequestError as error:
+                text = json.dumps({"code": error.code, "msg": error.message})
+                return web.Response(status=400, text=text, content_type="application/json", headers=headers)
+            return web.Response(text=text, content_type="application/json", headers=headers)
+
+        return handle
+
+    def _used_weight(self, weight: int) -> int:
+        """The weight of the last minute, this request's included."""
+        now = time.monotonic()
+        self._weights.append((now, weight))
+        while self._weights[0][0] < now - 60.0:
+            self._weights.popleft()
+        return sum(used for _, used in self._weights)
+
+    async def _text(self, endpoint: Endpoint, query: Query, *, micros: bool) -> str:
+        match endpoint.reply:
+            case Reply.PING:
+                return "{}"
+            case Reply.TIME:
+                return json.dumps({"serverTime": self._time(micros=micros)})
+            case Reply.EXCHANGE_INFO:
+                return json.dumps(self._exchange_info(query, micros=micros), ensure_ascii=False)
+            case Reply.KLINES:
+                return await asyncio.to_thread(self._klines, query, micros=micros)
+            case Reply.RECENT_TRADES | Reply.TRADES_BY_ID | Reply.TRADES_BY_ID_OR_TIME:
+                trades = self._trades(endpoint.reply, query)
+                return _array(trades.select(texts(endpoint.template, micros=micros)).to_series())
+
+    def _time(self, *, micros: bool) -> int:
+        time_us = self._player.server_time_us()
+        return time_us if micros else time_us // 1_000
+
+    def _trades(self, reply: Reply, query: Query) -> pl.DataFrame:
+        symbol = self._symbol(query)
+        limit = self._limit(query)
+        first_id = None if reply is Reply.RECENT_TRADES else _number(query, "fromId")
+        stop_id = self._player.last_id(symbol) + 1
+        if reply is Reply.TRADES_BY_ID_OR_TIME:
+            start_us, end_us = _time_us(query, "startTime"), _time_us(query, "endTime")
+            if first_id is not None and (start_us is not None or end_us is not None):
+                raise RequestError(-1128, "Combination of optional parameters invalid.")
+            if end_us is not None:
+                stop_id = min(stop_id, self._market.id_at(symbol, end_us + 1))
+            if start_us is not None:
+                first_id = self._market.id_at(symbol, start_us)
+        if first_id is None:
+            return self._market.trades(symbol, 0, stop_id, tail=limit)
+        return self._market.trades(symbol, first_id, stop_id, head=limit)
+
+    def _klines(self, query: Query, *, micros: bool) -> str:
+        symbol = self._symbol(query)
+        interval = _sent(query, "interval")
+        if interval not in klines.INTERVALS:
+            raise RequestError(-1120, "Invalid interval.")
+        limit = self._limit(query)
+        start_us, end_us = _time_us(query, "startTime"), _time_us(query, "endTime")
+        stop_id = self._player.last_id(symbol) + 1
+        very_first = self._market.trades(symbol, 0, stop_id, head=1)
+        if very_first.is_empty():
+            return "[]"
+        last_us = self._player.time_us()
+        opens = klines.windows(
+            interval,
+            very_first_us=int(very_first.get_column("time_us")[0]),
+            start_us=start_us,
+            end_us=last_us if end_us is None else min(end_us, last_us),
+            limit=limit,
+        )
+        if opens.is_empty():
+            return "[]"
+        first_id = self._market.id_at(symbol, int(opens.dt.timestamp("us")[0]))
+        stop_id = min(stop_id, self._market.id_at(symbol, klines.window_end_us(opens, interval)))
+        if stop_id - first_id > _MOST_KLINE_TRADES:
+            raise RequestError(-1127, f"Lookup interval is too big: it holds more than {_MOST_KLINE_TRADES} trades.")
+        before = self._market.trades(symbol, 0, first_id, tail=1).get_column("price")
+        found = klines.bars(self._parts(symbol, first_id, stop_id), interval)
+        price_before = None if before.is_empty() else float(before[0])
+        return _array(klines.rows(opens, found, interval, price_before=price_before, micros=micros))
+
+    def _parts(self, symbol: str, first_id: int, stop_id: int) -> Iterator[pl.DataFrame]:
+        for start in range(first_id, stop_id, _PART_ROWS):
+            yield self._market.trades(symbol, start, min(start + _PART_ROWS, stop_id))
+
+    def _exchange_info(self, query: Query, *, micros: bool) -> dict[str, Any]:
+        return {
+            "timezone": "UTC",
+            "serverTime": self._time(micros=micros),
+            "rateLimits": [
+                {
+                    "rateLimitType": "REQUEST_WEIGHT",
+                    "interval": "MINUTE",
+                    "intervalNum": 1,
+                    "limit": self._venue.weight_per_minute,
+                }
+            ],
+            "exchangeFilters": [],
+            "symbols": [_symbol_info(self._market.listings[symbol]) for symbol in self._asked_for(query)],
+        }
+
+    def _asked_for(self, query: Query) -> list[str]:
+        """The symbols of `symbol`, of `symbols` (a JSON list), or all."""
+        if "symbol" in query and "symbols" in query:
+            raise RequestError(-1128, "Combination of optional parameters invalid.")
+        if "symbol" in query:
+            return [self._symbol(query)]
+        if "symbols" not in query:
+            return list(self._market.listings)
+        try:
+            symbols = msgspec.json.decode(query["symbols"], type=list[str])
+        except msgspec.MsgspecError as error:
+            raise _illegal("symbols", _LEGAL_SYMBOLS_TEXT) from error
+        return [self._listed(symbol) for symbol in dict.fromkeys(symbols)]
+
+    def _symbol(self, query: Query) -> str:
+        return self._listed(_sent(query, "symbol"))
+
+    def _listed(self, symbol: str) -> str:
+        if not is_legal(symbol):
+            raise _illegal("symbol", _LEGAL_SYMBOL_TEXT)
+        if symbol not in self._market.listings:
+            raise RequestError(-1121, "Invalid symbol.")
+        return symbol
+
+    def _limit(self, query: Query) -> int:
+        limit = _number(query, "limit")
+        if limit == 0:
+            raise RequestError(-1130, "Data sent for parameter 'limit' is not valid.")
+        return _DEFAULT_ROWS if limit is None else min(limit, self._venue.max_rows)
+
+
+def _sent(query: Query, name: str) -> str:
+    value = query.get(name, "")
+    if not value:
+        raise RequestError(-1102, f"Mandatory parameter '{name}' was not sent, was empty/null, or malformed.")
+    return value
+
+
+def _number(query: Query, name: str) -> int | None:
+    value = query.get(name)
+    if value is None:
+        return None
+    if re.fullmatch(r"[0-9]{1,18}", value) is None:
+        raise _illegal(name, "^[0-9]{1,20}$")
+    return int(value)
+
+
+def _time_us(query: Query, name: str) -> int | None:
+    """A time parameter, which may be in milliseconds or microseconds."""
+    value = _number(query, name)
+    return value if value is None or value >= _FIRST_MICROSECONDS else value * 1_000
+
+
+def _illegal(name: str, legal: str) -> RequestError:
+    return RequestError(-1100, f"Illegal characters found in parameter '{name}'; legal range is '{legal}'.")
+
+
+def _array(items: pl.Series) -> str:
+    return f"[{','.join(items)}]"
+
+
+def _symbol_info(listing: Listing) -> dict[str, Any]:
+    tick, lot = (f"{10.0**-decimals:.8f}" for decimals in (listing.price_decimals, listing.quantity_decimals))
+    return {
+        "symbol": listing.symbol,
+        "status": "TRADING",
+        "baseAsset": listing.base_asset,
+        "baseAssetPrecision": 8,
+        "quoteAsset": listing.quote_asset,
+        "quotePrecision": 8,
+        "quoteAssetPrecision": 8,
+        "baseCommissionPrecision": 8,
+        "quoteCommissionPrecision": 8,
+        "orderTypes": ["LIMIT", "LIMIT_MAKER", "MARKET"],
+        "icebergAllowed": True,
+        "ocoAllowed": True,
+        "quoteOrderQtyMarketAllowed": True,
+        "isSpotTradingAllowed": True,
+        "isMarginTradingAllowed": False,
+        "filters": [
+            {"filterType": "PRICE_FILTER", "minPrice": tick, "maxPrice": "1000000.00000000", "tickSize": tick},
+            {"filterType": "LOT_SIZE", "minQty": lot, "maxQty": "9000000.00000000", "stepSize": lot},
+        ],
+        "permissions": ["SPOT"],
+        "permissionSets": [["SPOT"]],
+    }

@@ -127,7 +127,6 @@ def bars_frame(bars: Columns, symbols: pl.Series, empty: pl.DataFrame, *, venue:
     order = np.lexsort((bars["code"], bars.get("close_time_us", bars["last_time_us"])))
     bars = select(bars, order)
     no_ids = bars["first_trade_id"] == NO_ID
-    proven = bars["complete"] & ~no_ids
     volume = bars["volume"]
     columns = {
         **bars,
@@ -139,8 +138,7 @@ def bars_frame(bars: Columns, symbols: pl.Series, empty: pl.DataFrame, *, venue:
         # a bar of zero quantity has no weights; its close stands in
         "vwap": np.divide(bars["quote_volume"], volume, out=bars["close"].copy(), where=volume > 0),
         "sell_ticks": bars["total_ticks"] - bars["buy_ticks"],
-        "complete": proven,
-        "revision": 2 * bars["total_ticks"] + proven,
+        "revision": 2 * bars["total_ticks"] + bars["complete"],
     }
     frame = pl.DataFrame({name: columns[name] for name in empty.columns})
     if no_ids.any():

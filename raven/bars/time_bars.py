@@ -11,7 +11,6 @@ import polars as pl
 
 from raven.bars.carry import (
     COMMON_DEFAULTS,
-    NO_ID,
     Array,
     Columns,
     Defaults,
@@ -41,9 +40,17 @@ _NO_BARS: Final = pl.DataFrame(schema=TIME_BAR_DTYPES)
 class Span(Protocol):
     """What `datetime.timedelta` is, without a clock's module in the core."""
 
-    days: int
-    seconds: int
-    microseconds: int
+    @property
+    def days(self) -> int:
+        """Whole days."""
+
+    @property
+    def seconds(self) -> int:
+        """Seconds beside the days."""
+
+    @property
+    def microseconds(self) -> int:
+        """Microseconds beside both."""
 
 
 def parse_every(every: str | int | Span) -> int:
@@ -176,7 +183,7 @@ class TimeBarKernel:
         """The bars a later trade passed, but for those already sent as they are and not proven complete."""
         bars = links.bars
         whole = bars["last_trade_id"] - bars["first_trade_id"] + 1 == bars["total_ticks"]
-        proven = bars["start_seen"] & links.end_seen & whole & (bars["first_trade_id"] != NO_ID)
+        proven = bars["start_seen"] & links.end_seen & whole
         news = ~links.is_last & (proven | (bars["total_ticks"] > bars["emitted_ticks"]))
         return select({**bars, "code": links.code, "complete": proven}, np.flatnonzero(news))
 

@@ -249,3 +249,7 @@ def subcommand_first(arguments: Sequence[str]) -> list[str]:
 def main() -> None:
     """Console entry point."""
     output.exit_on_error("ravenctl", lambda: app(args=subcommand_first(sys.argv[1:])))
+
+
+if __name__ == "__main__":
+    main()

@@ -44,9 +44,7 @@ def count_and_ranges(segments: Iterable[Segment], after: int) -> tuple[int, tupl
             rows += sum(slot.batch.num_rows for slot in segment.slots() if slot.meta.sequence > after)
     merged = _coalesce(pl.concat(ranges))
     found = merged.select("symbol", "first", "last").iter_rows()
-    return rows, tuple(
-        Gap(symbol, first - 1, last + 1, reason="journal.max_bytes") for symbol, first, last in found
-    )
+    return rows, tuple(Gap(symbol, first - 1, last + 1, reason="journal.max_bytes") for symbol, first, last in found)
 
 
 def _coalesce(ranges: pl.DataFrame) -> pl.DataFrame:
@@ -63,9 +61,7 @@ def _coalesce(ranges: pl.DataFrame) -> pl.DataFrame:
 
 def _read(segment: Segment, after: int) -> pl.DataFrame:
     schema = pa.schema([segment.schema.field(name) for name in _COLUMNS])
-    batches = [
-        slot.batch.select(_COLUMNS) for slot in segment.slots(zero_copy=True) if slot.meta.sequence > after
-    ]
+    batches = [slot.batch.select(_COLUMNS) for slot in segment.slots(zero_copy=True) if slot.meta.sequence > after]
     frame = pl.from_arrow(pa.Table.from_batches(batches, schema=schema))
     assert isinstance(frame, pl.DataFrame)
     return frame

@@ -238,9 +238,7 @@ class Journal:
         """The durable consumers, by name."""
         positions = sorted(self._consumers.copy().items())
         return [
-            retention.ConsumerStatus(
-                name, position, self._log.look(partial(retention.behind_bytes, position=position))
-            )
+            retention.ConsumerStatus(name, position, self._log.look(partial(retention.behind_bytes, position=position)))
             for name, position in positions
         ]
 

@@ -34,9 +34,7 @@ class SegmentLog:
         self.last_sequence, self.last_appended_us = self.segments[-1].last() if self.segments else (0, 0)
         self._writer: SegmentWriter | None = None
 
-    def append(
-        self, message: bytes, meta: BatchMeta, segment_bytes: int, notes: Callable[[], SegmentNotes]
-    ) -> None:
+    def append(self, message: bytes, meta: BatchMeta, segment_bytes: int, notes: Callable[[], SegmentNotes]) -> None:
         """Append a batch message durably, then let readers see it.
 
         A segment that is sealed, has another schema or at least `segment_bytes` is followed by a new one,

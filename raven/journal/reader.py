@@ -37,9 +37,7 @@ class JournalReader:
                 continue
         raise JournalError(f"the journal {self.path} holds no batch yet")
 
-    def entries(
-        self, after: int = 0, *, start_us: int | None = None, end_us: int | None = None
-    ) -> Iterator[Entry]:
+    def entries(self, after: int = 0, *, start_us: int | None = None, end_us: int | None = None) -> Iterator[Entry]:
         """The batches above sequence `after`, in order, appended at `start_us` <= t < `end_us`.
 
         Times are UTC in microseconds. Ends at the newest whole batch; a batch half written is not an error.

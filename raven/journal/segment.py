@@ -264,7 +264,5 @@ def sequence_before(segments: Sequence[Segment], append_time_us: int) -> int:
 
     When that batch is no longer held, its number is still given, as far as the oldest segment knows it.
     """
-    position = bisect_right(
-        segments, append_time_us - 1, key=lambda segment: segment.notes.previous_appended_us
-    )
+    position = bisect_right(segments, append_time_us - 1, key=lambda segment: segment.notes.previous_appended_us)
     return segments[max(0, position - 1)].sequence_before(append_time_us) if segments else 0

@@ -107,7 +107,7 @@ def mend(path: Path) -> Mended:
     if not segment.batches:
         path.unlink()
         sync_folder(path.parent)
-        return Mended(None, sealed=False, cut_bytes=len(rest))
+        return Mended(None, sealed=False, cut_bytes=end + len(rest))
     if rest == END_OF_STREAM:
         return Mended(segment, sealed=True, cut_bytes=0)
     if rest:

@@ -102,7 +102,7 @@ class StoreCompliance(ABC):
             [sys.executable, "-c", code, str(where)],
             stdout=subprocess.PIPE,
             text=True,
-            env={"PYTHONPATH": f"{Path(__file__).parent}", "PATH": "", "POLARS_MAX_THREADS": "1"},
+            env={"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": "", "POLARS_MAX_THREADS": "1"},
         )
 
 
@@ -278,11 +278,11 @@ class TradeStoreCompliance(StoreCompliance):
 
     def test_a_writer_killed_again_and_again_stores_each_row_once(self, tmp_path: Path) -> None:
         kill_and_restart(lambda: self.spawn(tmp_path, TRADE_WRITER), kills=self.kills)
-        self.assert_stored(tmp_path, *((SPOT, some_trades(name, 0, 60 * 50)) for name in ("BTCUSDT", "ETHUSDT")))
+        self.assert_stored(tmp_path, *((SPOT, some_trades(name, 0, 40 * 50)) for name in ("BTCUSDT", "ETHUSDT")))
         store = self.make(tmp_path)
         store.open()
         try:
-            assert store.position("up") == Cursor("journal", 59)
+            assert store.position("up") == Cursor("journal", 39)
         finally:
             store.close()
 
@@ -459,8 +459,8 @@ class BarStoreCompliance(StoreCompliance):
         self.assert_stored(
             tmp_path,
             "time_bars",
-            some_bars("time_bars", range(30), ticks=2),
-            some_bars("time_bars", range(30, 31), ticks=1),
+            some_bars("time_bars", range(20), ticks=2),
+            some_bars("time_bars", range(20, 21), ticks=1),
         )
 
     kills = 2
@@ -549,10 +549,10 @@ def ltc_bars(shared_data: Path, kind: BarKind) -> pl.DataFrame:
 
 
 TRADE_WRITER = """
-from store_compliance import *
+from tests.unit.store_compliance import *
 store.open()
 at = store.position("up")
-for number in range(0 if at is None else at.sequence + 1, 60):
+for number in range(0 if at is None else at.sequence + 1, 40):
     again = max(0, number - 1)
     rows = [(SPOT, some_trades(name, again * 50, (number + 1 - again) * 50)) for name in ("ETHUSDT", "BTCUSDT")]
     store.write(TradeFlush(rows, {"up": Cursor("journal", number)}))
@@ -563,10 +563,10 @@ store.close()
 """
 
 BAR_WRITER = """
-from store_compliance import *
+from tests.unit.store_compliance import *
 store.open()
 at = store.position("up")
-for number in range(0 if at is None else at.sequence + 1, 30):
+for number in range(0 if at is None else at.sequence + 1, 20):
     bars = [some_bars("time_bars", [number], ticks=2), some_bars("time_bars", [number + 1], ticks=1)]
     store.write(BarFlush(bars, {"up": Cursor("journal", number)}))
     print(number, flush=True)

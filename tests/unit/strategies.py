@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -9,11 +10,11 @@ from pathlib import Path
 
 import polars as pl
 from hypothesis import strategies as st
-from oracles import Trade
 
 from raven.bars.kernel import Kernel
 from raven.batches.batch import TradeBatch
 from raven.batches.schema import TRADE_DTYPES, polars_schema
+from tests.unit.oracles import Trade
 
 VENUE = "BINANCE_SPOT"
 START_US = 1_700_000_000_000_000
@@ -54,7 +55,7 @@ def cuts(length: int) -> st.SearchStrategy[list[int]]:
 
 def cut_at(trades: Sequence, places: Sequence[int]) -> list[Sequence]:
     edges = [0, *places, len(trades)]
-    return [trades[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [trades[start:end] for start, end in itertools.pairwise(edges)]
 
 
 def frame_of(trades: Iterable[Trade]) -> pl.DataFrame:
@@ -137,7 +138,5 @@ def collector_trades(folder: Path) -> list[pl.DataFrame]:
 
 
 def trades_of(frame: pl.DataFrame) -> list[Trade]:
-    columns = frame.select(
-        "symbol", "trade_id", pl.col("ts_event").to_physical(), "price", "quantity", "side"
-    )
+    columns = frame.select("symbol", "trade_id", pl.col("ts_event").to_physical(), "price", "quantity", "side")
     return [Trade(*row) for row in columns.iter_rows()]

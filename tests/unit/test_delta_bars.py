@@ -9,12 +9,12 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
-from store_compliance import FUTURES, SPOT, BarStoreCompliance, some_bars
 
 from raven.batches.batch import Cursor
 from raven.errors import InputError, StoreError
 from raven.sinks.delta import DeltaBarStore, Upkeep, scan_bars
 from raven.sinks.store import BAR_SCHEMAS, BarFlush, BarKind, BarStore
+from tests.unit.store_compliance import FUTURES, SPOT, BarStoreCompliance, some_bars
 
 
 class TestCompliance(BarStoreCompliance):

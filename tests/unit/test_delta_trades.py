@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import threading
 from collections.abc import Callable, Iterator
@@ -17,7 +18,13 @@ import pytest
 from deltalake import DeltaTable
 from hypothesis import given
 from hypothesis import strategies as st
-from store_compliance import (
+
+from raven.batches.batch import Cursor
+from raven.errors import InputError, StoreError
+from raven.sinks.delta import DeltaTradeStore, Upkeep, scan_trades
+from raven.sinks.delta.positions import decode_position, encode_positions, transaction_name
+from raven.sinks.store import StoreUnavailableError, TradeFlush, TradeStore, WriteResult
+from tests.unit.store_compliance import (
     FUTURES,
     ODD_SYMBOLS,
     SPOT,
@@ -26,12 +33,6 @@ from store_compliance import (
     ltc_trades,
     some_trades,
 )
-
-from raven.batches.batch import Cursor
-from raven.errors import InputError, StoreError
-from raven.sinks.delta import DeltaTradeStore, Upkeep, scan_trades
-from raven.sinks.delta.positions import decode_position, encode_positions, transaction_name
-from raven.sinks.store import StoreUnavailableError, TradeFlush, TradeStore, WriteResult
 
 EAGER = Upkeep(retention_h=0, small_files=3, settled_s=0)
 
@@ -141,8 +142,6 @@ def test_transaction_names_are_distinct_for_distinct_parts() -> None:
 
 
 def test_a_second_writer_is_refused_and_told_who(store: DeltaTradeStore, tmp_path: Path) -> None:
-    import os
-
     second = DeltaTradeStore(tmp_path)
     with pytest.raises(StoreError, match=f"process {os.getpid()}") as caught:
         second.open()
@@ -222,20 +221,40 @@ def test_a_write_that_fails_can_be_repeated(store: DeltaTradeStore, tmp_path: Pa
     assert store.position("up") == Cursor("j", 2)
 
 
-def test_a_failure_after_the_commit_does_not_store_it_twice(store: DeltaTradeStore, tmp_path: Path) -> None:
-    write_some(store, 48)
-    obstacle = tmp_path / "trades" / "_delta_log" / f"{50:020}.checkpoint.parquet"
+def test_a_failure_after_the_commit_does_not_store_it_twice(
+    store: DeltaTradeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raven.sinks.delta.table.CHECKPOINT_COMMITS", 5)
+    obstacle = tmp_path / "trades" / "_delta_log" / f"{5:020}.checkpoint.parquet"
     obstacle.mkdir()
     (obstacle / "x").touch()
-    write_some(store, 1, first=48)
+    write_some(store, 4)
     with pytest.raises(StoreUnavailableError):
-        write_some(store, 1, first=49)
+        write_some(store, 1, first=4)
     (obstacle / "x").unlink()
     obstacle.rmdir()
-    assert store.position("up") == Cursor("j", 49)
-    trades = [(SPOT, some_trades("ETHUSDT", 49 * 20, 20))]
-    assert store.write(TradeFlush(trades, {"up": Cursor("j", 49)})) == WriteResult(0, 20)
-    assert scan_trades(tmp_path).collect().height == 50 * 40 == store.rows()
+    assert store.position("up") == Cursor("j", 4)
+    trades = [(SPOT, some_trades("ETHUSDT", 4 * 20, 20))]
+    assert store.write(TradeFlush(trades, {"up": Cursor("j", 4)})) == WriteResult(0, 20)
+    assert scan_trades(tmp_path).collect().height == 5 * 40 == store.rows()
+
+
+def test_what_write_returned_for_is_on_the_disk(
+    store: DeltaTradeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[Path] = set()
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.add(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    before = set((tmp_path / "trades").rglob("*"))
+    write_some(store, 1)
+    new = set((tmp_path / "trades").rglob("*")) - before
+    assert len(new) == 4  # a partition's two folders, a data file, a commit
+    assert synced >= new | {path.parent for path in new}
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "no data file", "short data file"])
@@ -265,18 +284,19 @@ def test_a_torn_commit_is_cut_off_and_comes_again(tmp_path: Path, opened: Opened
     assert store.cut == ()
 
 
-def test_a_torn_checkpoint_is_set_aside(tmp_path: Path, opened: Opened) -> None:
+def test_a_torn_checkpoint_is_set_aside(tmp_path: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raven.sinks.delta.table.CHECKPOINT_COMMITS", 5)
     store = opened(tmp_path)
-    write_some(store, 51)
+    write_some(store, 6)
     store.close()
     (checkpoint,) = log_files(tmp_path, "*.checkpoint.parquet")
     checkpoint.write_bytes(checkpoint.read_bytes()[:100])
     store.open()
     assert store.cut == (checkpoint.name,)
-    assert store.position("up") == Cursor("j", 50)
-    assert store.rows() == 51 * 40
+    assert store.position("up") == Cursor("j", 5)
+    assert store.rows() == 6 * 40
     store.close()
-    assert scan_trades(tmp_path).collect().height == 51 * 40
+    assert scan_trades(tmp_path).collect().height == 6 * 40
 
 
 def test_what_a_killed_writer_had_begun_is_removed(tmp_path: Path, opened: Opened) -> None:

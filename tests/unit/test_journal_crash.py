@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
 import pytest
-from test_journal import SCHEMA, abandon, append_many, ids_of, trades
 
 from raven.batches import ipc
 from raven.batches.batch import BatchMeta
 from raven.errors import JournalError
 from raven.journal import Journal, JournalOptions, JournalReader
 from raven.journal.journal import LEAP
+from tests.unit.test_journal import SCHEMA, abandon, append_many, ids_of, trades
 
 
 def torn_journal(folder: Path, batches: int) -> tuple[bytes, list[int]]:
@@ -34,17 +32,13 @@ def torn_journal(folder: Path, batches: int) -> tuple[bytes, list[int]]:
     return content, [len(content) - sum(sizes[i + 1 :]) for i in range(batches)]
 
 
-def cut_at(content: bytes, ends: list[int], *, only_last: bool) -> Iterator[int]:
-    """Every byte of the last batch; or steps through the whole file."""
-    yield from range(ends[-2], ends[-1] + 1) if only_last else range(0, ends[-1] + 1, 13)
-
-
-@pytest.mark.parametrize("only_last", [True, False])
-def test_a_torn_tail_is_cut_wherever_it_tears(tmp_path, only_last):
+@pytest.mark.parametrize("where", ["every byte of the last batch", "steps through the whole file"])
+def test_a_torn_tail_is_cut_wherever_it_tears(tmp_path, where):
     content, ends = torn_journal(tmp_path, 3)
     state = (tmp_path / "state.json").read_bytes()
     path = tmp_path / f"{1:020}.arrows"
-    for cut in cut_at(content, ends, only_last=only_last):
+    every_byte = range(ends[-2], ends[-1] + 1)
+    for cut in every_byte if where.startswith("every") else range(0, ends[-1] + 1, 23):
         for old in tmp_path.glob("*.arrows"):
             old.unlink()
         path.write_bytes(content[:cut])
@@ -135,7 +129,7 @@ def test_damage_in_an_old_segment_is_an_error_where_it_is_read(tmp_path, harm):
 WRITER = """
 import sys, pathlib
 sys.path.insert(0, sys.argv[2])
-from test_journal import SCHEMA, trades
+from tests.unit.test_journal import SCHEMA, trades
 from raven.batches.batch import BatchMeta
 from raven.journal import Journal, JournalOptions
 journal = Journal.open(pathlib.Path(sys.argv[1]), SCHEMA, options=JournalOptions(segment_bytes=50_000))
@@ -149,8 +143,8 @@ while True:
 
 def test_whatever_was_reported_survives_kill_9(tmp_path):
     sequences, last_id = [], 0
-    for _ in range(3):
-        command = [sys.executable, "-c", WRITER, str(tmp_path), str(Path(__file__).parent), str(last_id + 1)]
+    for _ in range(2):
+        command = [sys.executable, "-c", WRITER, str(tmp_path), str(Path(__file__).parents[2]), str(last_id + 1)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
             assert child.stdout is not None
             killer = threading.Timer(30, child.kill)
@@ -173,7 +167,7 @@ def test_whatever_was_reported_survives_kill_9(tmp_path):
     with Journal.open(tmp_path, SCHEMA) as journal:
         assert not journal.opened.clean
         assert [entry.meta.sequence for entry in journal.read()] == sequences
-        assert sequences[-1] > 2 * LEAP
+        assert sequences[-1] > LEAP
 
 
 class SmallDisk:
@@ -226,10 +220,14 @@ def test_a_full_disk_harms_nothing_written_and_the_journal_goes_on(small_disk):
     journal = Journal.open(folder, SCHEMA)
     appended = append_many(journal, 5, rows=50)
     small_disk.fill(64_000)
-    with pytest.raises(JournalError, match=r"nothing written before is harmed") as caught:
-        for i in range(100):
-            appended.append(journal.append(trades(1000 + i * 50, 50), BatchMeta()))
-    assert "failed" in caught.value.message
+    failure = None
+    while failure is None:
+        try:
+            appended += append_many(journal, 1, rows=50, first_id=1000)
+        except JournalError as error:
+            failure = error
+    assert "appending to journal" in failure.message
+    assert "nothing written before is harmed" in failure.hint
     assert 10 < len(appended) < 60
     (path,) = folder.glob("*.arrows")
     whole = path.stat().st_size
@@ -283,25 +281,22 @@ def test_an_unclean_end_on_a_full_disk_is_found_clean_of_torn_bytes(small_disk):
 
 def test_a_reader_from_outside_survives_a_live_writer(tmp_path):
     journal = Journal.open(tmp_path, SCHEMA, options=JournalOptions(segment_bytes=5000))
-    done = threading.Event()
-    failures: list[BaseException] = []
+    failures: list[Exception] = []
 
     def read() -> None:
         reader, after = JournalReader(tmp_path), 0
-        with contextlib.ExitStack() as stack:
-            stack.callback(done.set)
-            try:
-                while after < 300:
-                    for entry in reader.entries(after):
-                        assert entry.meta.sequence == after + 1
-                        after = entry.meta.sequence
-            except BaseException as error:  # noqa: BLE001 - told to the test's own thread
-                failures.append(error)
+        try:
+            while after < 80:
+                for entry in reader.entries(after):
+                    assert entry.meta.sequence == after + 1
+                    after = entry.meta.sequence
+        except (JournalError, AssertionError) as error:
+            failures.append(error)
 
     thread = threading.Thread(target=read)
     thread.start()
-    append_many(journal, 300)
+    append_many(journal, 80)
     thread.join(30)
-    assert done.is_set()
+    assert not thread.is_alive()
     assert not failures
     journal.close()

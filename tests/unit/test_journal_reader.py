@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from test_journal import SCHEMA, Clock, append_many, archive_batches
 
 from raven.batches import ipc
 from raven.batches.batch import BatchMeta
 from raven.errors import JournalError
 from raven.journal import Hole, Journal, JournalOptions, JournalReader
+from tests.unit.test_journal import SCHEMA, Clock, append_many, archive_batches
 
 
 def test_it_reads_what_the_writer_wrote_while_it_is_open(tmp_path, shared_data):

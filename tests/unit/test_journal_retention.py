@@ -8,12 +8,12 @@ import time
 
 import pyarrow as pa
 import pytest
-from test_journal import SCHEMA, Clock, abandon, append_many, ids_of, trades
 
 from raven.batches.batch import BatchMeta, Gap
 from raven.batches.schema import TIME_BAR_SCHEMA, stream_schema
 from raven.errors import JournalError
 from raven.journal import Hole, Journal, JournalOptions, RetentionResult
+from tests.unit.test_journal import SCHEMA, Clock, abandon, append_many, ids_of, trades
 
 HOUR_US = 3_600_000_000
 
@@ -23,10 +23,9 @@ def one_batch_a_segment(**settings) -> JournalOptions:
 
 
 def append_hourly(journal: Journal, clock: Clock, count: int) -> None:
-    for i in range(count):
+    for _ in range(count):
         clock.now_us += HOUR_US
         append_many(journal, 1, first_id=journal.last_sequence * 3 + 1)
-        assert i >= 0
 
 
 def test_old_segments_go_and_the_newest_never(tmp_path):
@@ -173,7 +172,7 @@ def test_dropping_acknowledged_batches_beyond_max_bytes_loses_nobody_anything(tm
 def test_lost_bars_are_counted_without_ranges(tmp_path):
     schema = stream_schema(TIME_BAR_SCHEMA, kind="time_bars", venue="")
     bar = pa.RecordBatch.from_pylist(
-        [{name: 0 for name in schema.names} | {"venue": "V", "symbol": "S", "spec": "1m", "complete": True}],
+        [dict.fromkeys(schema.names, 0) | {"venue": "V", "symbol": "S", "spec": "1m", "complete": True}],
         schema=schema,
     )
     with Journal.open(tmp_path, schema, options=one_batch_a_segment(max_bytes=1)) as journal:
@@ -210,7 +209,7 @@ def test_a_leap_in_numbering_is_no_hole(tmp_path):
 
 
 def test_readers_racing_with_retention_account_for_every_sequence(tmp_path):
-    count = 400
+    count = 200
     options = JournalOptions(segment_bytes=2500, max_bytes=12_000)
     journal = Journal.open(tmp_path, SCHEMA, options=options)
     journal.register("slow", 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import polars as pl
 import pyarrow as pa
@@ -118,26 +118,33 @@ def row_count(flush: TradeFlush | BarFlush) -> int:
 
 def _join(batches: Sequence[Rows], schema: pa.Schema) -> pl.DataFrame:
     """All rows, checked against `schema`."""
-    dtypes = polars_schema(schema)
-    frames = [rows if isinstance(rows, pl.DataFrame) else to_frame(rows) for rows in batches]
-    for frame in frames:
-        wrong = [name for name, dtype in dtypes.items() if frame.schema.get(name) != dtype]
-        if wrong:
-            found = ", ".join(f"{name} ({frame.schema.get(name, 'missing')})" for name in wrong)
-            raise InputError(f"rows do not fit the table: {found}", hint=f"wanted: {dtypes}")
-    joined = pl.concat([frame.select(list(dtypes)) for frame in frames]) if frames else pl.DataFrame(schema=dtypes)
+    wanted = pl.Schema(polars_schema(schema))
+    frames = [_select(rows if isinstance(rows, pl.DataFrame) else to_frame(rows), wanted) for rows in batches]
+    joined = pl.concat(frames) if frames else pl.DataFrame(schema=wanted)
     nulls = [field.name for field in schema if not field.nullable and joined.get_column(field.name).null_count()]
     if nulls:
         raise InputError(f"rows hold nulls in {', '.join(nulls)}")
     return joined
 
 
-def _finish(rows: pl.DataFrame, layout: Layout, order: list[str], *, keep: str) -> pl.DataFrame:
-    """Sorted, distinct by identity, with the date, in the table's column order."""
+def _select(rows: pl.DataFrame, wanted: pl.Schema) -> pl.DataFrame:
+    found = rows.schema
+    if found == wanted:
+        return rows
+    wrong = [f"{name} ({found.get(name, 'missing')})" for name, dtype in wanted.items() if found.get(name) != dtype]
+    if wrong:
+        raise InputError(f"rows do not fit the table: {', '.join(wrong)}", hint=f"wanted: {dict(wanted)}")
+    return rows.select(wanted.names())
+
+
+def _finish(rows: pl.DataFrame, layout: Layout, order: list[str], *, keep: Literal["first", "last"]) -> pl.DataFrame:
+    """Sorted by `order`, of each identity the first or last row, with the date, in the table's column order."""
+    identity = pl.col(layout.identity)
+    other = identity.ne_missing(identity.shift(1 if keep == "first" else -1))
     return (
         rows.lazy()
         .sort(order, maintain_order=True)
-        .unique(layout.identity, keep="first" if keep == "first" else "last", maintain_order=True)
+        .filter(pl.any_horizontal(other))
         .with_columns(date=pl.col(layout.time).dt.date())
         .select(layout.schema.names)
         .collect()

@@ -81,8 +81,10 @@ def describe(path: Path) -> Recording:
     if path.is_dir():
         if not JournalReader.is_journal(path):
             raise InputError(f"{path} is a folder, and no journal", hint="name the files in it")
-        venue = JournalReader(path).venue
-        return Recording(path, RecordingKind.JOURNAL, venue, _EVENTS.get(venue))
+        journal = JournalReader(path)
+        if journal.kind != "trades":
+            raise InputError(f"{path.name} is a journal of {journal.kind}, not of trades")
+        return Recording(path, RecordingKind.JOURNAL, journal.venue, _EVENTS.get(journal.venue))
     head = read_head(path)
     if head.startswith(b"PAR1"):
         return Recording(path, RecordingKind.PARQUET, venue_of_name(path), symbol=symbol_of_name(path))

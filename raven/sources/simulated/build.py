@@ -23,8 +23,8 @@ def build_market(
     """A recorded market of the files `play`, of which only `symbols` where given; without files a generated one.
 
     `rate` is trades a second: with files of all symbols together, irrespective of the recorded times; generated of
-    each symbol (20 unless given). `speed` is 1.0 for real time, a factor of it, or None for as fast as it is read. `seed` and
-    `start_us` (UTC, microseconds) are of a generated market. Raises InputError when something does not fit.
+    each symbol (20 unless given). `speed` is 1.0 for real time, a factor of it, or None for as fast as it is read.
+    `seed` and `start_us` (UTC, microseconds) are of a generated market. Raises InputError when something does not fit.
     """
     if not play:
         return GeneratedMarket(

@@ -142,4 +142,4 @@ class GeneratedMarket:
         if self._speed is not None:
             due = ((ordered["time_us"] - self._began_at_us) / self._speed).astype(np.int64)
         frame = pl.DataFrame({"symbol": self._names.gather(codes[order]), **ordered})
-        return Block(frame.select(MARKET_DTYPES), codes[order], due)
+        return Block(frame.select(*MARKET_DTYPES), codes[order], due)

@@ -98,7 +98,7 @@ def rows(
         pl.col("open_time").dt.offset_by(INTERVALS[interval]).dt.timestamp("us"),
     )
     opened, ended = times if micros else tuple(time // 1_000 for time in times)
-    close = pl.col("close").forward_fill().fill_null(price_before)
+    close = pl.col("close").forward_fill().fill_null(pl.lit(price_before, dtype=pl.Float64))
     filled = (
         opens.alias("open_time")
         .to_frame()

@@ -19,9 +19,9 @@ _MOST_DECIMALS: Final = 8
 class RecordedMarket:
     """Recorded trades (TRADE_SCHEMA), played once, symbols interleaved by time and each in the order of its ids.
 
-    `speed` 1.0 is real time, another factor faster or slower; None is as fast as the slowest reader reads, and pauses while
-    nobody reads. `rate` plays that many trades a second, of all symbols together, irrespective of their times.
-    The play begins with the first subscription. A repeated id is played once; `duplicates` counts the others.
+    `speed` 1.0 is real time, another factor faster or slower; None is as fast as the slowest reader reads, and
+    pauses while nobody reads. `rate` plays that many trades a second, of all symbols together, irrespective of their
+    times. The play begins with the first subscription. A repeated id is played once; `duplicates` counts the others.
 
     Raises InputError when there is no trade, or a speed or rate is not above zero, or both are given.
     """
@@ -38,7 +38,7 @@ class RecordedMarket:
         ordered = _in_play_order(trades)
         self.duplicates = trades.height - ordered.height
         self._due = ordered.get_column("_due").to_numpy()
-        self._trades = ordered.select(MARKET_DTYPES)
+        self._trades = ordered.select(*MARKET_DTYPES)
         symbols = ordered.get_column("symbol")
         self._codes, self._rows = _split(symbols)
         ids = ordered.get_column("trade_id").to_numpy()

@@ -59,7 +59,7 @@ def cut(rows: Rows, carried: Columns, learn: Learn, max_ticks: int | None) -> tu
     learned = sizes.copy(), imbalances.copy()
 
     ends = rows.ends()
-    over = _crosses(rows, walk, theta, goes_on, np.abs(sizes * imbalances))
+    over = _crosses(rows, walk, theta, np.abs(sizes * imbalances))
     over |= np.logical_or.reduceat(breaks, rows.firsts)
     if max_ticks is not None:
         over |= ticks + (ends - rows.firsts) >= max_ticks
@@ -153,17 +153,14 @@ def _breaks(rows: Rows, carried: Columns) -> Array:
     return breaks
 
 
-def _crosses(rows: Rows, walk: Array, theta: Array, goes_on: Array, bound: Array) -> Array:
+def _crosses(rows: Rows, walk: Array, theta: Array, bound: Array) -> Array:
     """Whether each symbol's imbalance reaches `bound` anywhere, were its open bar to go on to the end.
 
-    It may say yes where there is no crossing (a threshold of zero), never no where there is one.
+    It may say yes where only the trade that opens a bar does, which is not tested; it never says no where a bar
+    closes.
     """
     base = walk[rows.firsts] - theta
-    after = walk[1:].copy()
-    # the trade that opens a bar does not test it
-    opens = rows.firsts[~goes_on]
-    after[opens] = walk[opens]
-    highest = np.maximum.reduceat(after, rows.firsts) - base
-    lowest = np.minimum.reduceat(after, rows.firsts) - base
+    highest = np.maximum.reduceat(walk[1:], rows.firsts) - base
+    lowest = np.minimum.reduceat(walk[1:], rows.firsts) - base
     crosses: Array = np.maximum(highest, -lowest) >= bound
     return crosses

@@ -125,7 +125,7 @@ class TimeBarKernel:
     def initial(self) -> pl.DataFrame:
         """The state before the first trade; beside the common columns, `emitted_ticks`.
 
-        That is the total_ticks with which the open bar was last sent, 0 if it was not.
+        That is the total_ticks with which the open bar was last sent, 0 if it was not or has grown since.
         """
         return empty_state(_DEFAULTS)
 
@@ -168,7 +168,8 @@ class TimeBarKernel:
         parts["open_time_us"] = window[starts] * self.every_us
         # only a symbol's first part can be in its open bar's window: later ones are in later windows
         joins = (carried["total_ticks"][code] > 0) & (parts["open_time_us"] == carried["open_time_us"][code])
-        parts["emitted_ticks"] = np.where(joins, carried["emitted_ticks"][code], 0)
+        # what these parts hold was not sent yet, be it the whole bar or its newest trades
+        parts["emitted_ticks"] = np.zeros(len(code), dtype=np.int64)
         return chain(carried, parts, code, joins)
 
     @staticmethod

@@ -113,8 +113,7 @@ class SegmentLog:
                         yield entry
                         after = entry.meta.sequence
                 except FileNotFoundError as error:
-                    self._require_dropped(segments, error)
-                    break  # look again at what is held
+                    self._require_dropped(segments, error)  # then the next one held tells the hole
 
     def look(self, at: Callable[[tuple[Segment, ...]], T]) -> T:
         """What `at` finds in the segments; it looks again when one is dropped meanwhile."""

@@ -52,10 +52,12 @@ def test_a_torn_tail_is_cut_wherever_it_tears(tmp_path, where):
             assert not journal.opened.clean
             assert journal.last_sequence == whole
             assert [entry.meta.sequence for entry in journal.read()] == list(range(1, whole + 1))
-            assert journal.append(trades(100, 2), BatchMeta()).meta.sequence == whole + LEAP
-            assert ids_of(list(journal.read())) == [*range(1, whole * 3 + 1), 100, 101]
-        expected = [*range(1, whole * 3 + 1), 100, 101]
+            # an empty batch is shorter than most of what was torn: nothing of that may show behind it
+            assert journal.append(trades(100, 0), BatchMeta()).meta.sequence == whole + LEAP
+            assert ids_of(list(journal.read())) == list(range(1, whole * 3 + 1))
+        expected = list(range(1, whole * 3 + 1))
         (left,) = tmp_path.glob("*.arrows")
+        assert left.read_bytes().endswith(ipc.END_OF_STREAM)
         assert pl.read_ipc_stream(left)["trade_id"].to_list() == expected, cut
         assert pa.ipc.open_stream(left).read_all().column("trade_id").to_pylist() == expected, cut
 

@@ -142,13 +142,14 @@ class Feed:
         open_symbols: set[str] = set()
         while self._symbols or open_symbols:
             self._changed.clear()
+            wanted = set(self._symbols)  # it may change while requests are answered
             for symbols, make in (
-                (sorted(open_symbols - self._symbols), unsubscribe_message),
-                (sorted(self._symbols - open_symbols), subscribe_message),
+                (sorted(open_symbols - wanted), unsubscribe_message),
+                (sorted(wanted - open_symbols), subscribe_message),
             ):
                 for first in range(0, len(symbols), STREAMS_PER_MESSAGE):
                     await self._request(socket, symbols[first : first + STREAMS_PER_MESSAGE], make)
-            open_symbols = set(self._symbols)
+            open_symbols = wanted
             backoff.reset()
             if open_symbols:
                 await self._changed.wait()

@@ -1,0 +1,233 @@
+"""The source against real WebSocket servers on loopback: the simulated exchange, and ones that misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import polars as pl
+import pytest
+from websockets.asyncio.server import ServerConnection, serve
+
+from raven.batches.batch import BatchMeta, Gap
+from raven.batches.ipc import decode
+from raven.batches.schema import to_frame
+from raven.journal import Journal
+from raven.rpc.hub import Hub
+from raven.rpc.pb import control_pb2
+from raven.sources.binance.source import STREAM_SCHEMA, BinanceSource
+from raven.sources.simulated.build import build_market
+from raven.sources.simulated.exchange import SimulatedExchange
+from raven.telemetry import Telemetry
+
+Serve = Callable[[ServerConnection], Awaitable[None]]
+
+
+@asynccontextmanager
+async def collecting(folder: Path, ws_url: str, rest_url: str = "http://127.0.0.1:1", stale_s: float = 30) -> AsyncIterator[BinanceSource]:
+    with Journal.open(folder, STREAM_SCHEMA) as journal:
+        source = BinanceSource(
+            Hub(journal), websocket_url=ws_url, rest_url=rest_url, folder=folder, batch_max_rows=500,
+            batch_max_age_ms=10, stale_s=stale_s, connect_timeout_s=5, telemetry=Telemetry("test"),
+        )  # fmt: skip
+        run = asyncio.ensure_future(source.run())
+        try:
+            yield source
+        finally:
+            run.cancel()
+            await asyncio.gather(run, return_exceptions=True)
+            await source.close()
+
+
+def recorded(folder: Path) -> tuple[pl.DataFrame, list[BatchMeta]]:
+    with Journal.open(folder, STREAM_SCHEMA) as journal:
+        entries = list(journal.read())
+    frames = [to_frame(decode(entry.payload)[0]) for entry in entries]
+    return pl.concat(frames), [entry.meta for entry in entries]
+
+
+async def until(condition: Callable[[], bool], timeout_s: float = 15) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+def rows_of(source: BinanceSource) -> int:
+    return source._telemetry.totals.get("rows", 0)
+
+
+def trade(number: int, symbol: str = "BTCUSDT", *, time_us: int = 1_760_000_000_000_000) -> str:
+    data = {"e": "trade", "E": time_us, "s": symbol, "t": number, "p": "100.5", "q": "0.25", "T": time_us + number, "m": number % 2 == 0}
+    return json.dumps({"stream": f"{symbol.lower()}@trade", "data": data})
+
+
+@asynccontextmanager
+async def serving(script: Serve) -> AsyncIterator[str]:
+    """A WebSocket server that runs `script` on each connection after it acknowledged the subscription."""
+
+    async def handle(socket: ServerConnection) -> None:
+        request = json.loads(await socket.recv())
+        await socket.send(json.dumps({"result": None, "id": request["id"]}))
+        await script(socket)
+
+    async with serve(handle, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        yield f"ws://127.0.0.1:{port}"
+
+
+async def test_nothing_is_collected_until_asked_for_and_only_that(tmp_path: Path) -> None:
+    exchange = SimulatedExchange(build_market(symbols=["BTCUSDT", "ETHUSDT"], rate=200.0), port=0)
+    await exchange.start()
+    try:
+        async with collecting(tmp_path, exchange.ws_url, exchange.rest_url) as source:
+            await asyncio.sleep(0.3)
+            assert not source.feed.connected
+            assert rows_of(source) == 0
+            source.want(["BTCUSDT"], new_session=True)
+            await until(lambda: rows_of(source) > 50)
+            source.want(["ETHUSDT"], new_session=True)
+            await until(lambda: source.facts.of("BINANCE_SPOT", "ETHUSDT").rows > 50)
+            source.leave(["BTCUSDT"])
+            await until(lambda: source.feed.acknowledged == {"ETHUSDT"})
+            await asyncio.sleep(0.2)
+            stopped_at = source.facts.of("BINANCE_SPOT", "BTCUSDT").rows
+            await asyncio.sleep(0.5)
+            assert source.facts.of("BINANCE_SPOT", "BTCUSDT").rows == stopped_at
+    finally:
+        await exchange.stop()
+    trades, metas = recorded(tmp_path)
+    for (_,), part in trades.partition_by("symbol", as_dict=True).items():
+        ids = part.get_column("trade_id")
+        assert (ids.diff().drop_nulls() == 1).all()
+    assert not any(meta.gaps for meta in metas)
+
+
+async def test_misspelt_symbols_are_refused_with_the_nearest_names(tmp_path: Path) -> None:
+    exchange = SimulatedExchange(build_market(symbols=["BTCUSDT", "ETHUSDT"]), port=0)
+    await exchange.start()
+    try:
+        async with collecting(tmp_path, exchange.ws_url, exchange.rest_url) as source:
+            refused = await source.check(["BTCUSDT", "BTCUSTD"])
+            assert list(refused) == ["BTCUSTD"]
+            assert refused["BTCUSTD"].state == control_pb2.SYMBOL_STATE_REFUSED
+            assert "did you mean BTCUSDT" in refused["BTCUSTD"].message
+    finally:
+        await exchange.stop()
+
+
+async def test_a_lost_connection_is_a_recorded_gap_and_repeats_are_dropped(tmp_path: Path) -> None:
+    connections = iter([range(1, 11), range(8, 13), range(20, 25)])
+
+    async def script(socket: ServerConnection) -> None:
+        for number in next(connections, []):
+            await socket.send(trade(number))
+        await asyncio.sleep(0.1)
+        await socket.close()
+
+    async with serving(script) as url, collecting(tmp_path, url) as source:
+        source.want(["BTCUSDT"], new_session=True)
+        await until(lambda: rows_of(source) == 17)
+        facts = source.facts.of("BINANCE_SPOT", "BTCUSDT")
+        assert (facts.gaps, facts.missing_ids) == (1, 7)
+        assert source._telemetry.totals["duplicate_rows"] == 3
+    trades, metas = recorded(tmp_path)
+    assert trades.get_column("trade_id").to_list() == [*range(1, 13), *range(20, 25)]
+    assert [gap for meta in metas for gap in meta.gaps] == [Gap("BTCUSDT", 12, 20, final=True, reason="not received")]
+
+
+async def test_ids_between_two_sessions_are_no_gap_but_a_later_jump_is(tmp_path: Path) -> None:
+    sessions = iter([[*range(1, 6)], [50, 51, 60]])
+
+    async def script(socket: ServerConnection) -> None:
+        for number in next(sessions, []):
+            await socket.send(trade(number))
+        await socket.wait_closed()
+
+    async with serving(script) as url, collecting(tmp_path, url) as source:
+        source.want(["BTCUSDT"], new_session=True)
+        await until(lambda: rows_of(source) == 5)
+        source.leave(["BTCUSDT"])
+        await until(lambda: not source.feed.connected)
+        source.want(["BTCUSDT"], new_session=True)
+        await until(lambda: rows_of(source) == 8)
+    _, metas = recorded(tmp_path)
+    assert [(gap.after_id, gap.before_id) for meta in metas for gap in meta.gaps] == [(51, 60)]
+
+
+async def test_a_restart_goes_on_where_it_was_and_records_what_it_missed(tmp_path: Path) -> None:
+    sessions = iter([range(1, 6), range(5, 6), range(9, 11)])
+
+    async def script(socket: ServerConnection) -> None:
+        for number in next(sessions, []):
+            await socket.send(trade(number))
+        await socket.wait_closed()
+
+    async with serving(script) as url:
+        async with collecting(tmp_path, url) as source:
+            source.want(["BTCUSDT"], new_session=True)
+            await until(lambda: rows_of(source) == 5)
+        async with collecting(tmp_path, url) as source:
+            source.want(["BTCUSDT"], new_session=False)
+            await until(lambda: source._telemetry.totals.get("duplicate_rows", 0) == 1)
+        async with collecting(tmp_path, url) as source:
+            source.want(["BTCUSDT"], new_session=False)
+            await until(lambda: rows_of(source) == 2)
+    trades, metas = recorded(tmp_path)
+    assert trades.get_column("trade_id").to_list() == [1, 2, 3, 4, 5, 9, 10]
+    assert [(gap.after_id, gap.before_id) for meta in metas for gap in meta.gaps] == [(5, 9)]
+
+
+async def test_bad_frames_cost_themselves_alone(tmp_path: Path) -> None:
+    bad = ["{", '{"stream":"btcusdt@trade","data":{"e":"trade"}}', trade(3).replace("100.5", "nan")]
+
+    async def script(socket: ServerConnection) -> None:
+        for frame in [trade(1), *bad, trade(2), json.dumps({"e": "depthUpdate", "s": "BTCUSDT"}), trade(3)]:
+            await socket.send(frame)
+        await socket.wait_closed()
+
+    async with serving(script) as url, collecting(tmp_path, url) as source:
+        source.want(["BTCUSDT"], new_session=True)
+        await until(lambda: rows_of(source) == 3)
+        totals = dict(source._telemetry.totals)
+    assert (totals["dead_frames"], totals["ignored_frames"]) == (3, 1)
+    letters = [json.loads(line) for line in (tmp_path / "dead_letters.jsonl").read_text().splitlines()]
+    assert [letter["frame"] for letter in letters] == bad
+    assert all(letter["reason"] for letter in letters)
+
+
+async def test_a_silent_connection_is_stale_and_opened_again(tmp_path: Path) -> None:
+    opened = 0
+
+    async def script(socket: ServerConnection) -> None:
+        nonlocal opened
+        opened += 1
+        await socket.send(trade(opened))
+        await socket.wait_closed()
+
+    async with serving(script) as url, collecting(tmp_path, url, stale_s=0.6) as source:
+        source.want(["BTCUSDT"], new_session=True)
+        await until(lambda: opened >= 2)
+        assert source._telemetry.totals["reconnects"] >= 1
+
+
+async def test_an_idle_feed_goes_on_telling_the_time_while_connected(tmp_path: Path) -> None:
+    async def script(socket: ServerConnection) -> None:
+        await socket.send(trade(1))
+        await socket.wait_closed()
+
+    async with serving(script) as url, collecting(tmp_path, url) as source:
+        source.want(["BTCUSDT"], new_session=True)
+        await until(lambda: source._hub.last_sequence >= 3)
+    _, metas = recorded(tmp_path)
+    watermarks = [meta.watermark_us for meta in metas if meta.watermark_us is not None]
+    assert watermarks[0] >= 1_760_000_000_000_001
+    assert 0.8e6 < watermarks[2] - watermarks[1] < 1.5e6
+
+
+async def test_thousands_of_streams_are_more_than_a_connection_holds(tmp_path: Path) -> None:
+    async with collecting(tmp_path, "ws://127.0.0.1:1") as source:
+        with pytest.raises(Exception, match="at most 1024 streams"):
+            source.want([f"S{number}USDT" for number in range(1025)], new_session=True)

@@ -1,0 +1,122 @@
+"""What is wanted and by whom; the plan of services; settings; ravenctl's arguments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from raven.batches.batch import Cursor
+from raven.cli.ravenctl import subcommand_first
+from raven.control.plan import SERVICES, downstream_first, resolve, target_from
+from raven.control.wanted import USER, WantedFile
+from raven.errors import InputError, SettingsError
+from raven.settings import load
+
+
+def test_a_symbol_is_collected_while_anyone_wants_it(tmp_path: Path) -> None:
+    wanted = WantedFile(tmp_path / "wanted.json")
+    wanted.add("BTCUSDT", USER, session_start=Cursor("j", 3), joining=["binance_spot"])
+    wanted.add("BTCUSDT", "raven_tibs-50052")
+    wanted.add("ETHUSDT", "raven_tibs-50052")
+    wanted.save()
+    again = WantedFile(tmp_path / "wanted.json")
+    assert again.symbols["BTCUSDT"].session_start == Cursor("j", 3)
+    assert again.remove("BTCUSDT", "raven_tibs-50052") == [USER]
+    assert again.remove("ETHUSDT", "raven_tibs-50052") == []
+    assert list(again.symbols) == ["BTCUSDT"]
+    again.joined("binance_spot", ["BTCUSDT", "ETHUSDT"])
+    assert WantedFile(tmp_path / "wanted.json").symbols["BTCUSDT"].joining == []
+
+
+def test_a_damaged_wanted_file_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "wanted.json").write_text('[{"symbol": 1}]')
+    with pytest.raises(SettingsError, match="damaged.*start the symbols again"):
+        WantedFile(tmp_path / "wanted.json")
+
+
+def test_names_of_services() -> None:
+    assert resolve("timebar") == resolve("raven_timebar") == "raven_timebar"
+    assert resolve("tibs") == "raven_tibs"
+    with pytest.raises(InputError, match="no service timbar.*did you mean timebar"):
+        resolve("timbar")
+
+
+def test_consumers_come_before_what_they_consume() -> None:
+    order = downstream_first()
+    for name, plan in SERVICES.items():
+        for upstream in plan.upstreams:
+            assert order.index(name) < order.index(upstream)
+
+
+@pytest.mark.parametrize(
+    ("address", "target"),
+    [
+        ("10.0.0.1", "10.0.0.1:50051"),
+        ("raven.example:7000", "raven.example:7000"),
+        ("http://127.0.0.1:50052", "127.0.0.1:50052"),
+        ("http://[::1]:50052/", "[::1]:50052"),
+    ],
+)
+def test_addresses(address: str, target: str) -> None:
+    assert target_from(address, 50051) == target
+
+
+@pytest.mark.parametrize("address", ["http://", "host:port", ":1"])
+def test_bad_addresses(address: str) -> None:
+    with pytest.raises(InputError, match="is not an address"):
+        target_from(address, 1)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["start", "--service", "timebar", "--symbol", "BTCUSDT"],
+        ["--service", "timebar", "start", "--symbol", "BTCUSDT"],
+        ["--service", "timebar", "--symbol", "BTCUSDT", "start"],
+    ],
+)
+def test_options_on_either_side_of_the_subcommand(arguments: list[str]) -> None:
+    assert subcommand_first(arguments) == ["start", "--service", "timebar", "--symbol", "BTCUSDT"]
+
+
+def test_a_value_that_looks_like_a_subcommand_stays_one() -> None:
+    assert subcommand_first(["--symbol", "stop", "start"]) == ["start", "--symbol", "stop"]
+
+
+class TestSettings:
+    @pytest.fixture(autouse=True)
+    def elsewhere(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.delenv("RUN_MODE", raising=False)
+
+    def test_later_sources_win(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "prod.toml").write_text('[server]\nhost = "0.0.0.0"\nport_tibs = 1111\n[influx]\ntoken = "secret"')
+        (tmp_path / "local.toml").write_text("[server]\nport_tibs = 2222\nport_timebar_minutes = 2223\n")
+        monkeypatch.setenv("RUN_MODE", "prod")
+        monkeypatch.setenv("RAVEN__SERVER__PORT_TIMEBAR_MINUTES", "3333")
+        settings = load()
+        assert (settings.server.host, settings.server.port_tibs, settings.server.port_timebar_minutes) == ("0.0.0.0", 2222, 3333)
+        assert settings.server.port_binance_spot == 50001
+        assert "secret" not in repr(settings)
+
+    def test_unknown_keys_name_the_nearest(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "local.toml").write_text("[server]\nhots = 1\n")
+        with pytest.raises(SettingsError, match=r"unknown setting server.hots \(did you mean host\?\)"):
+            load()
+        (tmp_path / "local.toml").unlink()
+        monkeypatch.setenv("RAVEN__SERVR__HOST", "x")
+        with pytest.raises(SettingsError, match="unknown setting RAVEN__SERVR__HOST.*did you mean server"):
+            load()
+
+    def test_bad_toml_and_bad_values(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "local.toml").write_text("[server\n")
+        with pytest.raises(SettingsError, match=r"cannot be read from local.toml"):
+            load()
+        (tmp_path / "local.toml").write_text("[server]\nport_tibs = 70000\n")
+        with pytest.raises(SettingsError, match="setting server.port_tibs: .*less than or equal to"):
+            load()
+        (tmp_path / "local.toml").unlink()
+        monkeypatch.setenv("RUN_MODE", "prod")
+        with pytest.raises(SettingsError, match=r"RUN_MODE=prod asks for prod.toml"):
+            load()

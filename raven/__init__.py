@@ -11,14 +11,32 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from raven.api import (
         TickImbalanceBars as TickImbalanceBars,
+    )
+    from raven.api import (
         TimeBars as TimeBars,
+    )
+    from raven.api import (
         iter_trades as iter_trades,
+    )
+    from raven.api import (
         live as live,
+    )
+    from raven.api import (
         read_trades as read_trades,
+    )
+    from raven.api import (
         replay as replay,
+    )
+    from raven.api import (
         scan_bars as scan_bars,
+    )
+    from raven.api import (
         scan_trades as scan_trades,
+    )
+    from raven.api import (
         tick_imbalance_bars as tick_imbalance_bars,
+    )
+    from raven.api import (
         time_bars as time_bars,
     )
 

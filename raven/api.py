@@ -184,7 +184,9 @@ def utc(time: datetime | str | None) -> datetime | None:
     try:
         return _require_utc(datetime.fromisoformat(time))
     except (TypeError, ValueError) as error:
-        raise InputError(f"{time!r} is not a time", hint="give a datetime or an ISO string such as 2026-01-31T12:00") from error
+        raise InputError(
+            f"{time!r} is not a time", hint="give a datetime or an ISO string such as 2026-01-31T12:00"
+        ) from error
 
 
 def _require_utc(time: datetime) -> datetime:

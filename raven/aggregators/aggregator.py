@@ -140,12 +140,21 @@ class Aggregator:
             if not self._is_published(state, meta.cursor):
                 await self._publish((upstream, meta.cursor), [bars for _, bars in stepped.values()], meta.watermark_us)
             state.cursor = meta.cursor
+            spec, (after, _) = next(iter(stepped.items()))
+            late = self._late_since(state.states[spec], after)
             state.states = {spec: stepped_state for spec, (stepped_state, _) in stepped.items()}
             state.last_ids = checked.last_ids
             self._dirty = True
+        if late:
+            self._telemetry.add("late_rows", late)
         if rows.height:
             self._count(state.venue, rows.height, checked.accepted, checked.duplicates)
             self.facts.observe_gaps(state.venue, checked.gaps)
+
+    @staticmethod
+    def _late_since(before: pl.DataFrame, after: pl.DataFrame) -> int:
+        """How many rows a step folded late; every kernel counts the same ones."""
+        return int(after.get_column("late_ticks").sum() - before.get_column("late_ticks").sum())
 
     @staticmethod
     def _is_published(state: UpstreamState, cursor: Cursor) -> bool:

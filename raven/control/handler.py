@@ -52,7 +52,8 @@ class ControlService:
             for symbol in symbols:
                 self._wanted.add(symbol, requester, session_start=place, joining=self._component.upstreams)
             self._wanted.save()
-            added = await self._component.add([self._wanted.symbols[symbol] for symbol in new], restored=False) if new else []
+            entries = [self._wanted.symbols[symbol] for symbol in new]
+            added = await self._component.add(entries, restored=False) if entries else []
             answers = {result.symbol: result for result in added}
             for result in added:
                 if result.state == control_pb2.SYMBOL_STATE_REFUSED:

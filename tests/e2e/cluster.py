@@ -118,7 +118,9 @@ class Cluster:
             [sys.executable, "-m", "raven.cli.ravenctl", *arguments, "--json"],
             capture_output=True, text=True, env=self.environment, cwd=self.folder, timeout=120, check=False,
         )  # fmt: skip
-        assert code is None or done.returncode == code, f"{arguments} ended with {done.returncode}: {done.stdout}{done.stderr}"
+        assert code is None or done.returncode == code, (
+            f"{arguments} ended with {done.returncode}: {done.stdout}{done.stderr}"
+        )
         assert done.stdout, f"{arguments} printed nothing: {done.stderr}"
         return json.loads(done.stdout)
 

@@ -39,9 +39,13 @@ def collect(run: Cluster) -> None:
 def until_stored(run: Cluster, timeout_s: float = 120) -> None:
     """Wait until all trades, all time bars but none later, and all TIBs are in the tables."""
     wait_until(lambda: run.rows("trades") >= TRADES, timeout_s, f"trades stored: {run.rows('trades')}")
-    wait_until(lambda: run.rows("tick_imbalance_bars") >= TIBS, timeout_s, f"TIBs stored: {run.rows('tick_imbalance_bars')}")
     wait_until(
-        lambda: run.table("time_bars").get_column("total_ticks").sum() >= TRADES, timeout_s, "the last time bar is stored"
+        lambda: run.rows("tick_imbalance_bars") >= TIBS, timeout_s, f"TIBs stored: {run.rows('tick_imbalance_bars')}"
+    )
+    wait_until(
+        lambda: run.table("time_bars").get_column("total_ticks").sum() >= TRADES,
+        timeout_s,
+        "the last time bar is stored",
     )
 
 

@@ -12,12 +12,24 @@ from tests.e2e.conftest import TIBS, TRADES, Tables
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
-NINE_FIGURES = ["open", "high", "low", "close", "volume", "quote_volume", "total_ticks", "buy_volume", "buy_quote_volume"]
+NINE_FIGURES = [
+    "open",
+    "high",
+    "low",
+    "close",
+    "volume",
+    "quote_volume",
+    "total_ticks",
+    "buy_volume",
+    "buy_quote_volume",
+]
 
 
 def official_klines(path: Path) -> pl.DataFrame:
     """The nine figures of the exchange's 1h klines, beside their open time in milliseconds."""
-    rows = [[kline[0], *(float(kline[i]) for i in (1, 2, 3, 4, 5, 7, 8, 9, 10))] for kline in json.loads(path.read_text())]
+    rows = [
+        [kline[0], *(float(kline[i]) for i in (1, 2, 3, 4, 5, 7, 8, 9, 10))] for kline in json.loads(path.read_text())
+    ]
     return pl.DataFrame(rows, schema=["open_ms", *NINE_FIGURES], orient="row")
 
 
@@ -30,14 +42,19 @@ def test_rolled_up_bars_equal_the_official_klines(undisturbed: Tables, shared_da
     assert hours.get_column("open_time").dt.epoch("ms").to_list() == official.get_column("open_ms").to_list()
     assert official.height == 12
     for figure in NINE_FIGURES:  # to the eight decimals the exchange prints
-        assert hours.get_column(figure).cast(pl.Float64).round(8).to_list() == official.get_column(figure).round(8).to_list()
+        assert (
+            hours.get_column(figure).cast(pl.Float64).round(8).to_list()
+            == official.get_column(figure).round(8).to_list()
+        )
 
 
 def test_every_bar_but_the_first_and_last_is_complete(undisturbed: Tables) -> None:
     bars = undisturbed.time_bars
     assert bars.height == 720
     assert bars.get_column("complete").to_list() == [False, *[True] * 718, False]
-    assert bars.get_column("revision").to_list() == (2 * bars["total_ticks"] + bars["complete"].cast(pl.Int64)).to_list()
+    assert (
+        bars.get_column("revision").to_list() == (2 * bars["total_ticks"] + bars["complete"].cast(pl.Int64)).to_list()
+    )
 
 
 def test_every_trade_is_stored_once(undisturbed: Tables) -> None:

@@ -107,7 +107,10 @@ def test_stop_goes_everywhere(folder: Path) -> None:
     stop, stop_all = [shell(line, folder) for line in text.splitlines()]
     assert (stop.returncode, stop_all.returncode) == (0, 0), stop.stderr + stop_all.stderr
     lines = stop.stdout.splitlines()
-    assert {line.split(":")[0] for line in lines} >= {"bar_persistence BTCUSDT stopped", "tick_persistence BTCUSDT stopped"}
+    assert {line.split(":")[0] for line in lines} >= {
+        "bar_persistence BTCUSDT stopped",
+        "tick_persistence BTCUSDT stopped",
+    }
     assert "bar_persistence ETHUSDT stopped" in stop_all.stdout
     listing = json.loads(shell("ravenctl list --json", folder).stdout)
     assert all(entries == [] for entries in listing.values())

@@ -286,7 +286,7 @@ class TradeStoreCompliance(StoreCompliance):
         finally:
             store.close()
 
-    kills = 4
+    kills = 3
 
 
 class BarStoreCompliance(StoreCompliance):

@@ -48,7 +48,7 @@ async def aggregating(
         aggregator = Aggregator(
             [TimeBarKernel(seconds * 1_000_000)], Hub(journal), folder / "checkpoint.arrow",
             venues={UPSTREAM: "BINANCE_SPOT"}, schema=SCHEMA, telemetry=Telemetry("test"),
-            joined=lambda upstream, symbols: None,
+            joined=lambda *_: None,
         )  # fmt: skip
         aggregator.want(UPSTREAM, symbols)
         yield aggregator, journal
@@ -93,7 +93,9 @@ async def test_a_symbol_that_joins_later_catches_up_and_nothing_counts_twice(tmp
         for batch, meta in batches:
             await aggregator.take(UPSTREAM, batch, meta)
     newest = ["symbol", "open_time"]
-    expected = published(tmp_path / "calm").sort("revision").unique(newest, keep="last", maintain_order=True).sort(newest)
+    expected = (
+        published(tmp_path / "calm").sort("revision").unique(newest, keep="last", maintain_order=True).sort(newest)
+    )
     async with aggregating(tmp_path / "late", ["BTCUSDT"]) as (aggregator, _):
         for batch, meta in batches[:7]:
             await aggregator.take(UPSTREAM, batch, meta)
@@ -141,7 +143,9 @@ def test_checkpoint_round_trip_and_damage(tmp_path: Path) -> None:
     assert load(path) == Checkpoint()
     kernel = TickImbalanceKernel()
     checkpoint = Checkpoint(
-        {UPSTREAM: Position(Cursor("j", 7), {"币安人生USDT": 5}, Cursor("j", 9))}, {(UPSTREAM, kernel.spec): b"state"}, 42
+        {UPSTREAM: Position(Cursor("j", 7), {"币安人生USDT": 5}, Cursor("j", 9))},
+        {(UPSTREAM, kernel.spec): b"state"},
+        42,
     )
     save(path, checkpoint)
     assert load(path) == checkpoint
@@ -150,3 +154,10 @@ def test_checkpoint_round_trip_and_damage(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         with pytest.raises(StateError, match="damaged"):
             load(path)
+
+
+async def test_late_rows_are_counted_once_however_many_kernels(tmp_path: Path) -> None:
+    rows = trades(range(10)).with_columns(pl.col("ts_event").reverse())
+    async with aggregating(tmp_path) as (aggregator, _):
+        await aggregator.take(UPSTREAM, to_record_batch(rows, TRADE_SCHEMA), BatchMeta("upstream", 1))
+        assert aggregator._telemetry.totals["late_rows"] == 9

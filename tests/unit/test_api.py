@@ -96,7 +96,7 @@ def test_wrong_parameters_say_why() -> None:
     frame = trades(range(5))
     with pytest.raises(InputError):
         raven.time_bars(frame, "1 fortnight")
-    with pytest.raises(InputError, match="size.min"):
+    with pytest.raises(InputError, match=r"size.min"):
         raven.tick_imbalance_bars(frame, size_min=-1)
     with pytest.raises(InputError, match="Polars frame"):
         raven.TimeBars().update({"price": [1.0]})  # type: ignore[arg-type]

@@ -27,7 +27,9 @@ Serve = Callable[[ServerConnection], Awaitable[None]]
 
 
 @asynccontextmanager
-async def collecting(folder: Path, ws_url: str, rest_url: str = "http://127.0.0.1:1", stale_s: float = 30) -> AsyncIterator[BinanceSource]:
+async def collecting(
+    folder: Path, ws_url: str, rest_url: str = "http://127.0.0.1:1", stale_s: float = 30
+) -> AsyncIterator[BinanceSource]:
     with Journal.open(folder, STREAM_SCHEMA) as journal:
         source = BinanceSource(
             Hub(journal), websocket_url=ws_url, rest_url=rest_url, folder=folder, batch_max_rows=500,
@@ -60,7 +62,16 @@ def rows_of(source: BinanceSource) -> int:
 
 
 def trade(number: int, symbol: str = "BTCUSDT", *, time_us: int = 1_760_000_000_000_000) -> str:
-    data = {"e": "trade", "E": time_us, "s": symbol, "t": number, "p": "100.5", "q": "0.25", "T": time_us + number, "m": number % 2 == 0}
+    data = {
+        "e": "trade",
+        "E": time_us,
+        "s": symbol,
+        "t": number,
+        "p": "100.5",
+        "q": "0.25",
+        "T": time_us + number,
+        "m": number % 2 == 0,
+    }
     return json.dumps({"stream": f"{symbol.lower()}@trade", "data": data})
 
 
@@ -99,7 +110,7 @@ async def test_nothing_is_collected_until_asked_for_and_only_that(tmp_path: Path
     finally:
         await exchange.stop()
     trades, metas = recorded(tmp_path)
-    for (_,), part in trades.partition_by("symbol", as_dict=True).items():
+    for part in trades.partition_by("symbol"):
         ids = part.get_column("trade_id")
         assert (ids.diff().drop_nulls() == 1).all()
     assert not any(meta.gaps for meta in metas)

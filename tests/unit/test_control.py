@@ -31,14 +31,14 @@ def test_a_symbol_is_collected_while_anyone_wants_it(tmp_path: Path) -> None:
 
 def test_a_damaged_wanted_file_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "wanted.json").write_text('[{"symbol": 1}]')
-    with pytest.raises(SettingsError, match="damaged.*start the symbols again"):
+    with pytest.raises(SettingsError, match=r"damaged.*start the symbols again"):
         WantedFile(tmp_path / "wanted.json")
 
 
 def test_names_of_services() -> None:
     assert resolve("timebar") == resolve("raven_timebar") == "raven_timebar"
     assert resolve("tibs") == "raven_tibs"
-    with pytest.raises(InputError, match="no service timbar.*did you mean timebar"):
+    with pytest.raises(InputError, match=r"no service timbar.*did you mean timebar"):
         resolve("timbar")
 
 
@@ -96,7 +96,11 @@ class TestSettings:
         monkeypatch.setenv("RUN_MODE", "prod")
         monkeypatch.setenv("RAVEN__SERVER__PORT_TIMEBAR_MINUTES", "3333")
         settings = load()
-        assert (settings.server.host, settings.server.port_tibs, settings.server.port_timebar_minutes) == ("0.0.0.0", 2222, 3333)
+        assert (settings.server.host, settings.server.port_tibs, settings.server.port_timebar_minutes) == (
+            "0.0.0.0",
+            2222,
+            3333,
+        )
         assert settings.server.port_binance_spot == 50001
         assert "secret" not in repr(settings)
 
@@ -106,7 +110,7 @@ class TestSettings:
             load()
         (tmp_path / "local.toml").unlink()
         monkeypatch.setenv("RAVEN__SERVR__HOST", "x")
-        with pytest.raises(SettingsError, match="unknown setting RAVEN__SERVR__HOST.*did you mean server"):
+        with pytest.raises(SettingsError, match=r"unknown setting RAVEN__SERVR__HOST.*did you mean server"):
             load()
 
     def test_bad_toml_and_bad_values(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +118,7 @@ class TestSettings:
         with pytest.raises(SettingsError, match=r"cannot be read from local.toml"):
             load()
         (tmp_path / "local.toml").write_text("[server]\nport_tibs = 70000\n")
-        with pytest.raises(SettingsError, match="setting server.port_tibs: .*less than or equal to"):
+        with pytest.raises(SettingsError, match=r"setting server.port_tibs: .*less than or equal to"):
             load()
         (tmp_path / "local.toml").unlink()
         monkeypatch.setenv("RUN_MODE", "prod")

@@ -246,7 +246,7 @@ def test_what_write_returned_for_is_on_the_disk(
     fsync = os.fsync
 
     def noted(descriptor: int) -> None:
-        synced.add(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        synced.add(Path(f"/proc/self/fd/{descriptor}").readlink())
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", noted)

@@ -70,7 +70,9 @@ async def publish(hub: Hub, *symbols: str) -> None:
         await hub.publish(to_record_batch(trades([1], symbol), SCHEMA), BatchMeta())
 
 
-async def take(client: Client, begin: Begin, count: int, *, consumer: str = "", symbols: tuple[str, ...] = ()) -> list[int]:
+async def take(
+    client: Client, begin: Begin, count: int, *, consumer: str = "", symbols: tuple[str, ...] = ()
+) -> list[int]:
     """Sequences of the first `count` batches."""
     sequences: list[int] = []
     async with asyncio.timeout(10), aclosing(client.subscribe(begin, consumer=consumer, symbols=symbols)) as stream:
@@ -151,11 +153,11 @@ async def test_control_calls_and_errors(tmp_path: Path) -> None:
 
 async def test_nobody_there() -> None:
     async with Client("127.0.0.1:1") as client:
-        with pytest.raises(UpstreamError, match="no service answers at 127.0.0.1:1"):
+        with pytest.raises(UpstreamError, match=r"no service answers at 127.0.0.1:1"):
             await client.list()
 
 
-async def test_port_taken(tmp_path: Path) -> None:
+async def test_port_taken() -> None:
     first = Server("127.0.0.1", 0, Handler())
     await first.start()
     try:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -71,18 +72,32 @@ def client(exchange: SimulatedExchange, path: str, **options: Any) -> connect:
     return connect(exchange.ws_url + path, proxy=None, close_timeout=0.1, **options)
 
 
-async def take(socket: ClientConnection, count: int) -> list[Any]:
+@contextmanager
+def socket_that_never_reads(exchange: SimulatedExchange, path: str) -> Iterator[None]:
+    """A client that upgrades and then neither reads nor answers nor leaves."""
+    host, port = exchange.ws_url.removeprefix("ws://").split(":")
+    with socket.socket() as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        raw.connect((host, int(port)))
+        raw.sendall(
+            f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
+        )
+        yield
+
+
+async def take(ws: ClientConnection, count: int) -> list[Any]:
     async with asyncio.timeout(10):
-        return [json.loads(await socket.recv()) for _ in range(count)]
+        return [json.loads(await ws.recv()) for _ in range(count)]
 
 
-async def ask(socket: ClientConnection, method: str, params: list[Any] | None = None, number: int = 1) -> list[Any]:
+async def ask(ws: ClientConnection, method: str, params: list[Any] | None = None, number: int = 1) -> list[Any]:
     """Send a control message; everything that comes until its answer, which is the last."""
-    await socket.send(json.dumps({"method": method, "params": params, "id": number}))
+    await ws.send(json.dumps({"method": method, "params": params, "id": number}))
     got: list[Any] = []
     async with asyncio.timeout(10):
         while not got or got[-1].get("id") != number or "e" in got[-1]:
-            got.append(json.loads(await socket.recv()))
+            got.append(json.loads(await ws.recv()))
     return got
 
 
@@ -100,10 +115,10 @@ def made(symbol: str, count: int, *, first_id: int = 1) -> pl.DataFrame:
 
 async def test_the_archive_at_full_speed_arrives_whole_and_in_order(archive):
     async with running(RecordedMarket(archive, speed=None)) as (exchange, rest):
-        async with client(exchange, "/ws/btcusdt@trade") as socket:
-            frames = await take(socket, ARCHIVE_ROWS)
+        async with client(exchange, "/ws/btcusdt@trade") as ws:
+            frames = await take(ws, ARCHIVE_ROWS)
             await exchange.finished()
-            assert (await ask(socket, "LIST_SUBSCRIPTIONS"))[-1]["result"] == ["btcusdt@trade"]
+            assert (await ask(ws, "LIST_SUBSCRIPTIONS"))[-1]["result"] == ["btcusdt@trade"]
         assert [frame["t"] for frame in frames] == archive["trade_id"].to_list()
         assert [float(frame["p"]) for frame in frames] == archive["price"].to_list()
         assert [float(frame["q"]) for frame in frames] == archive["quantity"].to_list()
@@ -122,8 +137,8 @@ async def test_the_archive_at_full_speed_arrives_whole_and_in_order(archive):
 
 async def test_both_paths_both_units_and_both_kinds():
     async with running(GeneratedMarket(["BTCUSDT", "ETHUSDT"], trades_per_second=300)) as (exchange, _):
-        async with client(exchange, "/stream?streams=btcusdt@trade/ethusdt@aggTrade&timeUnit=MICROSECOND") as socket:
-            frames = await take(socket, 100)
+        async with client(exchange, "/stream?streams=btcusdt@trade/ethusdt@aggTrade&timeUnit=MICROSECOND") as ws:
+            frames = await take(ws, 100)
             assert {frame["stream"] for frame in frames} == {"btcusdt@trade", "ethusdt@aggTrade"}
             for frame in frames:
                 symbol, kind = frame["stream"].split("@")
@@ -133,31 +148,31 @@ async def test_both_paths_both_units_and_both_kinds():
                 assert abs(data["T"] / 1e6 - time.time()) < 5
                 if kind == "aggTrade":
                     assert data["a"] == data["f"] == data["l"]
-        async with client(exchange, "/ws/btcusdt@trade/ethusdt@trade") as socket:
-            frames = await take(socket, 100)
+        async with client(exchange, "/ws/btcusdt@trade/ethusdt@trade") as ws:
+            frames = await take(ws, 100)
             assert {frame["s"] for frame in frames} == {"BTCUSDT", "ETHUSDT"}
             assert all(10**12 < frame["T"] < 10**13 for frame in frames)
 
 
 async def test_control_messages():
     async with running(GeneratedMarket(["BTCUSDT", "ETHUSDT"], trades_per_second=300)) as (exchange, _):
-        async with client(exchange, "/ws") as socket:
-            assert await ask(socket, "SUBSCRIBE", ["btcusdt@trade", "nosuchusdt@trade"]) == [{"result": None, "id": 1}]
-            frames = await take(socket, 20)
+        async with client(exchange, "/ws") as ws:
+            assert await ask(ws, "SUBSCRIBE", ["btcusdt@trade", "nosuchusdt@trade"]) == [{"result": None, "id": 1}]
+            frames = await take(ws, 20)
             assert {frame["s"] for frame in frames} == {"BTCUSDT"}
-            assert (await ask(socket, "LIST_SUBSCRIPTIONS"))[-1]["result"] == ["btcusdt@trade", "nosuchusdt@trade"]
-            await ask(socket, "UNSUBSCRIBE", ["btcusdt@trade"])
+            assert (await ask(ws, "LIST_SUBSCRIPTIONS"))[-1]["result"] == ["btcusdt@trade", "nosuchusdt@trade"]
+            await ask(ws, "UNSUBSCRIBE", ["btcusdt@trade"])
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(socket.recv(), 0.1)
+                await asyncio.wait_for(ws.recv(), 0.1)
             await asyncio.sleep(1.0)  # five messages a second are the most
-            assert (await ask(socket, "GET_PROPERTY", ["combined"]))[-1]["result"] is False
-            assert (await ask(socket, "SET_PROPERTY", ["combined", True]))[-1]["result"] is None
-            await ask(socket, "SUBSCRIBE", ["ethusdt@trade"])
-            assert (await take(socket, 1))[0]["stream"] == "ethusdt@trade"
-        async with client(exchange, "/stream") as socket:
-            assert (await ask(socket, "GET_PROPERTY", ["combined"]))[-1]["result"] is True
-            await ask(socket, "SUBSCRIBE", ["btcusdt@trade"])
-            assert (await take(socket, 1))[0]["stream"] == "btcusdt@trade"
+            assert (await ask(ws, "GET_PROPERTY", ["combined"]))[-1]["result"] is False
+            assert (await ask(ws, "SET_PROPERTY", ["combined", True]))[-1]["result"] is None
+            await ask(ws, "SUBSCRIBE", ["ethusdt@trade"])
+            assert (await take(ws, 1))[0]["stream"] == "ethusdt@trade"
+        async with client(exchange, "/stream") as ws:
+            assert (await ask(ws, "GET_PROPERTY", ["combined"]))[-1]["result"] is True
+            await ask(ws, "SUBSCRIBE", ["btcusdt@trade"])
+            assert (await take(ws, 1))[0]["stream"] == "btcusdt@trade"
 
 
 async def test_a_second_client_gets_the_same_from_its_subscription_on():
@@ -177,9 +192,9 @@ async def test_a_second_client_gets_the_same_from_its_subscription_on():
         assert [first, *rest_of_two] == (begin + rest_of_one)[-left - 1 :]
 
 
-async def take_subscribed(socket: ClientConnection) -> list[Any]:
-    await socket.send('{"method":"SUBSCRIBE","params":["btcusdt@trade"],"id":9}')
-    return await take(socket, 2)
+async def take_subscribed(ws: ClientConnection) -> list[Any]:
+    await ws.send('{"method":"SUBSCRIBE","params":["btcusdt@trade"],"id":9}')
+    return await take(ws, 2)
 
 
 async def test_the_play_waits_for_readers_and_goes_on_where_it_was():
@@ -187,24 +202,24 @@ async def test_the_play_waits_for_readers_and_goes_on_where_it_was():
         assert await rest.last_id() == 0
         await asyncio.sleep(0.1)
         assert await rest.get("/api/v3/klines", symbol="BTCUSDT", interval="1m") == []
-        async with client(exchange, "/ws/btcusdt@trade") as socket:
-            await take(socket, 500)
-            seen = await ask(socket, "UNSUBSCRIBE", ["btcusdt@trade"])
+        async with client(exchange, "/ws/btcusdt@trade") as ws:
+            await take(ws, 500)
+            seen = await ask(ws, "UNSUBSCRIBE", ["btcusdt@trade"])
             # all that was played was sent, and nothing else is to be seen over REST
             last = seen[-2]["t"]
             assert await rest.last_id() == last
             await asyncio.sleep(0.1)
             assert await rest.last_id() == last
             assert await rest.get("/api/v3/historicalTrades", symbol="BTCUSDT", fromId=last + 1) == []
-        async with client(exchange, "/ws/btcusdt@trade") as socket:
-            assert (await take(socket, 1))[0]["t"] == last + 1
+        async with client(exchange, "/ws/btcusdt@trade") as ws:
+            assert (await take(ws, 1))[0]["t"] == last + 1
         # the client left in the middle: what it did not read is played, and REST has it
         await asyncio.sleep(0.1)
         played = await rest.last_id()
         lost = await rest.get("/api/v3/historicalTrades", symbol="BTCUSDT", fromId=last + 2, limit=10)
         assert [row["id"] for row in lost] == list(range(last + 2, last + 12))
-        async with client(exchange, "/ws/btcusdt@trade") as socket:
-            assert (await take(socket, 1))[0]["t"] == played + 1
+        async with client(exchange, "/ws/btcusdt@trade") as ws:
+            assert (await take(ws, 1))[0]["t"] == played + 1
 
 
 async def test_at_full_speed_the_slowest_reader_paces_the_play():
@@ -235,9 +250,9 @@ async def test_a_rate_is_kept_and_the_clock_goes_on_without_readers():
     async with running(RecordedMarket(made("BTCUSDT", 100_000), rate=2_000)) as (exchange, rest):
         await asyncio.sleep(0.05)
         assert await rest.last_id() == 0
-        async with client(exchange, "/ws/btcusdt@trade") as socket:
+        async with client(exchange, "/ws/btcusdt@trade") as ws:
             began = time.perf_counter()
-            await take(socket, 1_000)
+            await take(ws, 1_000)
             assert 0.45 < time.perf_counter() - began < 3
         left = await rest.last_id()
         await asyncio.sleep(0.2)
@@ -251,10 +266,10 @@ async def test_frames_can_be_stamped_with_the_time_they_are_sent():
     ):
         async with (
             running(market, options=ExchangeOptions(now_times=True)) as (exchange, _),
-            client(exchange, "/ws/btcusdt@trade?timeUnit=MICROSECOND") as socket,
+            client(exchange, "/ws/btcusdt@trade?timeUnit=MICROSECOND") as ws,
         ):
             for _ in range(50):
-                (frame,) = await take(socket, 1)
+                (frame,) = await take(ws, 1)
                 assert frame["E"] == frame["T"]
                 assert 0 <= time.time() - frame["T"] / 1e6 < 1
 
@@ -263,8 +278,8 @@ async def test_a_restarted_generated_market_goes_on_and_rest_has_what_was_missed
     ids: list[int] = []
     for _ in range(2):
         async with running(GeneratedMarket(["BTCUSDT"], seed=8, trades_per_second=200)) as (exchange, rest):
-            async with client(exchange, "/ws/btcusdt@trade") as socket:
-                frames = await take(socket, 30)
+            async with client(exchange, "/ws/btcusdt@trade") as ws:
+                frames = await take(ws, 30)
             if ids:
                 missed = await rest.get("/api/v3/historicalTrades", symbol="BTCUSDT", fromId=ids[-1] + 1, limit=1000)
                 ids += [row["id"] for row in missed if row["id"] < frames[0]["t"]]
@@ -275,8 +290,8 @@ async def test_a_restarted_generated_market_goes_on_and_rest_has_what_was_missed
 async def test_symbols_of_any_script():
     symbol = "币安人生USDT"
     async with running(RecordedMarket(made(symbol, 10), speed=None)) as (exchange, rest):
-        async with client(exchange, f"/stream?streams={quote(symbol.lower())}@trade") as socket:
-            frame = (await take(socket, 10))[-1]
+        async with client(exchange, f"/stream?streams={quote(symbol.lower())}@trade") as ws:
+            frame = (await take(ws, 10))[-1]
             assert frame["stream"] == f"{symbol.lower()}@trade"
             assert frame["data"]["s"] == symbol
         assert await rest.last_id(symbol) == 10
@@ -287,23 +302,23 @@ async def test_symbols_of_any_script():
 
 
 async def test_malformed_messages_are_refused_and_the_connection_stays():
-    async with running(GeneratedMarket(["BTCUSDT"])) as (exchange, _), client(exchange, "/ws") as socket:
-        await socket.send('{"method":')
-        assert (await take(socket, 1))[0]["code"] == 3
-        await socket.send('{"method":"SUBSCRIBE","id":4}')
-        error = (await take(socket, 1))[0]
+    async with running(GeneratedMarket(["BTCUSDT"])) as (exchange, _), client(exchange, "/ws") as ws:
+        await ws.send('{"method":')
+        assert (await take(ws, 1))[0]["code"] == 3
+        await ws.send('{"method":"SUBSCRIBE","id":4}')
+        error = (await take(ws, 1))[0]
         assert (error["id"], error["error"]["code"]) == (4, 2)
-        await socket.send(b"\x00")
-        assert (await take(socket, 1))[0]["code"] == 3
-        assert await ask(socket, "LIST_SUBSCRIPTIONS") == [{"result": [], "id": 1}]
+        await ws.send(b"\x00")
+        assert (await take(ws, 1))[0]["code"] == 3
+        assert await ask(ws, "LIST_SUBSCRIPTIONS") == [{"result": [], "id": 1}]
 
 
 async def test_more_than_five_messages_a_second_end_the_connection():
-    async with running(GeneratedMarket(["BTCUSDT"])) as (exchange, _), client(exchange, "/ws") as socket:
+    async with running(GeneratedMarket(["BTCUSDT"])) as (exchange, _), client(exchange, "/ws") as ws:
         for number in range(6):
-            await socket.send(json.dumps({"method": "LIST_SUBSCRIPTIONS", "id": number}))
+            await ws.send(json.dumps({"method": "LIST_SUBSCRIPTIONS", "id": number}))
         with pytest.raises(ConnectionClosed) as closed:
-            await take(socket, 6)
+            await take(ws, 6)
         assert closed.value.rcvd is not None
         assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, "Too many requests")
 
@@ -311,10 +326,10 @@ async def test_more_than_five_messages_a_second_end_the_connection():
 async def test_more_than_1024_streams_are_refused():
     names = [f"s{number}usdt@trade" for number in range(1_025)]
     async with running(GeneratedMarket(["BTCUSDT"])) as (exchange, _):
-        async with client(exchange, "/stream?streams=" + "/".join(names[:1_024])) as socket:
-            refused = await ask(socket, "SUBSCRIBE", names[1_024:], number=5)
+        async with client(exchange, "/stream?streams=" + "/".join(names[:1_024])) as ws:
+            refused = await ask(ws, "SUBSCRIBE", names[1_024:], number=5)
             assert refused == [{"error": {"code": 4, "msg": "Too many subscriptions"}, "id": 5}]
-            assert len((await ask(socket, "LIST_SUBSCRIPTIONS"))[-1]["result"]) == 1_024
+            assert len((await ask(ws, "LIST_SUBSCRIPTIONS"))[-1]["result"]) == 1_024
         with pytest.raises(InvalidStatus):
             await client(exchange, "/stream?streams=" + "/".join(names))
 
@@ -325,13 +340,13 @@ async def test_pings_carry_the_time_and_must_be_answered():
     async with (
         running(GeneratedMarket(["BTCUSDT"]), options=options, venue=venue) as (exchange, _),
         aiohttp.ClientSession() as session,
-        session.ws_connect(exchange.ws_url + "/ws", autoping=False) as socket,
+        session.ws_connect(exchange.ws_url + "/ws", autoping=False) as ws,
     ):
-        message = await socket.receive(timeout=5)
+        message = await ws.receive(timeout=5)
         assert message.type is aiohttp.WSMsgType.PING
         assert abs(int(message.data) / 1e3 - time.time()) < 5
         while message.type is aiohttp.WSMsgType.PING:
-            message = await socket.receive(timeout=5)
+            message = await ws.receive(timeout=5)
         assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, 1008)
 
 
@@ -341,20 +356,19 @@ async def test_a_client_that_is_gone_no_longer_paces_the_play():
     market = GeneratedMarket(["BTCUSDT"], speed=None, start_us=START_US)
     async with (
         running(market, options=options, venue=venue) as (exchange, _),
-        aiohttp.ClientSession() as session,
-        session.ws_connect(exchange.ws_url + "/ws/btcusdt@trade", autoping=False),
         client(exchange, "/ws/btcusdt@trade") as reader,
     ):
-        await take(reader, 100_000)
+        with socket_that_never_reads(exchange, "/ws/btcusdt@trade"):
+            await take(reader, 100_000)
 
 
 async def test_compression_is_not_granted():
     async with (
         running(GeneratedMarket(["BTCUSDT"])) as (exchange, _),
-        client(exchange, "/ws/btcusdt@trade", compression="deflate") as socket,
+        client(exchange, "/ws/btcusdt@trade", compression="deflate") as ws,
     ):
-        assert socket.protocol.extensions == []
-        await take(socket, 1)
+        assert ws.protocol.extensions == []
+        await take(ws, 1)
 
 
 async def test_a_taken_port_is_told():
@@ -446,9 +460,9 @@ async def test_history_of_a_generated_market_by_id_and_time():
 
 async def test_klines_are_of_the_trades_played_so_far_only(archive):
     async with running(RecordedMarket(archive, speed=None)) as (exchange, rest):
-        async with client(exchange, "/ws/btcusdt@trade") as socket:
-            await take(socket, 700)
-            await ask(socket, "UNSUBSCRIBE", ["btcusdt@trade"])
+        async with client(exchange, "/ws/btcusdt@trade") as ws:
+            await take(ws, 700)
+            await ask(ws, "UNSUBSCRIBE", ["btcusdt@trade"])
         rows = await rest.get("/api/v3/klines", symbol="BTCUSDT", interval="1m", limit=1000)
         last_id = await rest.last_id()
         played = archive.filter(pl.col("trade_id") <= last_id)
@@ -471,10 +485,10 @@ async def test_klines_are_of_the_trades_played_so_far_only(archive):
 async def test_stopping_closes_the_clients():
     exchange = SimulatedExchange(GeneratedMarket(["BTCUSDT"], trades_per_second=100), port=0)
     await exchange.start()
-    async with client(exchange, "/ws/btcusdt@trade") as socket:
-        await take(socket, 3)
+    async with client(exchange, "/ws/btcusdt@trade") as ws:
+        await take(ws, 3)
         await exchange.stop()
         with pytest.raises(ConnectionClosed) as closed:
-            await take(socket, 1_000)
+            await take(ws, 1_000)
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1001

@@ -111,6 +111,15 @@ def test_a_play_is_the_history_from_its_start_on_all_symbols_merged_by_time():
     assert market.trades("BTCUSDT", 0, int(history.last_ids[0]) + 1, tail=1)["time_us"][0] < START_US + 12_345_678
 
 
+def test_a_play_can_begin_with_the_very_first_trade():
+    market = GeneratedMarket(["BTCUSDT", "ETHUSDT"], start_us=EPOCH_US)
+    assert market.begin(1).last_ids.tolist() == [0, 0]
+    played = pl.concat([block.trades for block in islice(market.blocks(), 30)])
+    for symbol in market.listings:
+        ids = played.filter(pl.col("symbol") == symbol)["trade_id"]
+        assert ids.to_list() == list(range(1, len(ids) + 1))
+
+
 def test_a_restart_goes_on_with_the_same_ids_and_prices():
     one = GeneratedMarket(["BTCUSDT"], seed=5)
     one.begin(START_US)
@@ -226,7 +235,7 @@ def test_a_recording_is_played_by_time_and_each_symbol_in_order_of_ids():
     assert block.trades["price"].to_list() == [1.0] * 5
     assert market.duplicates == 1
     assert market.begin(5).time_us == 1_000
-    assert [market.id_at("BBB", time) for time in (0, 1_001, 4_001)] == [1, 2, 6]
+    assert [market.id_at("BBB", time) for time in (0, 1_000, 1_001, 4_000, 4_001)] == [1, 1, 2, 5, 6]
     assert market.trades("BBB", 2, 6)["trade_id"].to_list() == [2, 5]
     assert market.trades("BBB", 0, 6, tail=2)["trade_id"].to_list() == [2, 5]
     assert market.trades("BBB", 0, 6, head=1)["trade_id"].to_list() == [1]

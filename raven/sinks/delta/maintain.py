@@ -139,11 +139,14 @@ def _write(
 ) -> AddAction:
     folder = "/".join(f"{name}={partition[name]}" for name in PARTITION_COLUMNS)
     path = f"{folder}/sorted-{uuid.uuid4()}.zstd.parquet"
+    rising = [field.name for field in schema if field.type == pa.int64() or pa.types.is_timestamp(field.type)]
     pq.write_table(
         pa.Table.from_batches([to_record_batch(rows, schema)]),
         table.path / path,
         compression="zstd",
         row_group_size=ROW_GROUP_ROWS,
+        use_dictionary=[name for name in schema.names if name not in rising],
+        column_encoding=dict.fromkeys(rising, "DELTA_BINARY_PACKED"),
     )
     return AddAction(
         path=path,

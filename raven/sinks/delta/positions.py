@@ -36,12 +36,10 @@ def encode_positions(positions: Mapping[str, Cursor]) -> dict[str, int]:
     for upstream, cursor in positions.items():
         transactions[transaction_name("position", upstream)] = cursor.sequence
         journal_id = cursor.journal_id.encode()
-        for index in range(len(journal_id) // _PIECE_BYTES + 2):
-            piece = journal_id[index * _PIECE_BYTES :][:_PIECE_BYTES]
+        for index, start in enumerate(range(0, len(journal_id) + _PIECE_BYTES, _PIECE_BYTES)):
+            piece = journal_id[start : start + _PIECE_BYTES]
             # the leading 1 keeps zero bytes in front
             transactions[transaction_name("journal", upstream, str(index))] = int.from_bytes(b"\x01" + piece)
-            if not piece:
-                break
     return transactions
 
 

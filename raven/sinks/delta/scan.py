@@ -67,6 +67,7 @@ def _scan(
     for name, value in equal.items():
         if value is not None:
             rows = rows.filter(pl.col(name) == value)
+    # a file's statistics may be missing, its date cannot be
     if start is not None:
         first = _instant(start)
         rows = rows.filter(pl.col("date") >= first.date(), pl.col(layout.time) >= first)

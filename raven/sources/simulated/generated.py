@@ -81,12 +81,14 @@ class GeneratedMarket:
         next_ids = list(self._next_ids)
         rows_per_us = len(self._paths) * self._per_minute / MINUTE_US
         window_us = min(max(1, int(_BLOCK_ROWS / rows_per_us)), _LONGEST_WINDOW_US)
+        # symbols do not begin new pieces at the same moment
+        shifts = [code * _PIECE_ROWS // len(self._paths) for code in range(len(self._paths))]
         stop_us = self._began_at_us
         while True:
             stop_us += window_us
             parts = []
             for code, symbol in enumerate(self._paths):
-                for part in self._until(symbol, next_ids[code], stop_us):
+                for part in self._until(symbol, shifts[code], next_ids[code], stop_us):
                     parts.append((code, part))
                     next_ids[code] += len(part["trade_id"])
             if parts:
@@ -117,20 +119,21 @@ class GeneratedMarket:
         columns = self._paths[symbol].columns(first_id, stop_id)
         return pl.DataFrame(columns).select(pl.lit(symbol).alias("symbol"), *list(MARKET_DTYPES)[1:])
 
-    def _until(self, symbol: str, first_id: int, stop_us: int) -> Iterator[_Columns]:
+    def _until(self, symbol: str, shift: int, first_id: int, stop_us: int) -> Iterator[_Columns]:
         """The trades from `first_id` on and before `stop_us`, out of cached pieces."""
         while True:
-            number, offset = divmod(first_id - 1, _PIECE_ROWS)
-            piece = self._piece(symbol, number)
-            stop = int(np.searchsorted(piece["time_us"], stop_us, side="left"))
-            if stop > offset:
-                yield {name: values[offset:stop] for name, values in piece.items()}
-            if stop < _PIECE_ROWS:
+            edge = (first_id - 1 + shift) // _PIECE_ROWS * _PIECE_ROWS - shift + 1
+            begin, end = max(edge, 1), edge + _PIECE_ROWS
+            piece = self._piece(symbol, begin, end)
+            start, stop = first_id - begin, int(np.searchsorted(piece["time_us"], stop_us, side="left"))
+            if stop > start:
+                yield {name: values[start:stop] for name, values in piece.items()}
+            if stop < end - begin:
                 return
-            first_id = (number + 1) * _PIECE_ROWS + 1
+            first_id = end
 
-    def _make_piece(self, symbol: str, number: int) -> _Columns:
-        return self._paths[symbol].columns(number * _PIECE_ROWS + 1, (number + 1) * _PIECE_ROWS + 1)
+    def _make_piece(self, symbol: str, first_id: int, stop_id: int) -> _Columns:
+        return self._paths[symbol].columns(first_id, stop_id)
 
     def _block(self, parts: list[tuple[int, _Columns]]) -> Block:
         names = list(MARKET_DTYPES)[1:]

@@ -141,20 +141,21 @@ class Aggregator:
                 await self._publish((upstream, meta.cursor), [bars for _, bars in stepped.values()], meta.watermark_us)
             state.cursor = meta.cursor
             spec, (after, _) = next(iter(stepped.items()))
-            late = self._late_since(state.states[spec], after)
+            self._count_late(state.venue, state.states[spec], after)
             state.states = {spec: stepped_state for spec, (stepped_state, _) in stepped.items()}
             state.last_ids = checked.last_ids
             self._dirty = True
-        if late:
-            self._telemetry.add("late_rows", late)
         if rows.height:
             self._count(state.venue, rows.height, checked.accepted, checked.duplicates)
             self.facts.observe_gaps(state.venue, checked.gaps)
 
-    @staticmethod
-    def _late_since(before: pl.DataFrame, after: pl.DataFrame) -> int:
-        """How many rows a step folded late; every kernel counts the same ones."""
-        return int(after.get_column("late_ticks").sum() - before.get_column("late_ticks").sum())
+    def _count_late(self, venue: str, before: pl.DataFrame, after: pl.DataFrame) -> None:
+        """Note the rows that a step folded late; every kernel counts the same ones, so one is asked."""
+        late: int = after.select(pl.col("late_ticks").sum()).item() - before.select(pl.col("late_ticks").sum()).item()
+        if late:
+            self._telemetry.add("late_rows", late)
+            for symbol, ticks in after.select("symbol", "late_ticks").iter_rows():
+                self.facts.of(venue, symbol).late = ticks
 
     @staticmethod
     def _is_published(state: UpstreamState, cursor: Cursor) -> bool:

@@ -102,8 +102,12 @@ class Dashboard:
 
     def view(self, notes: Sequence[str]) -> Panel:
         """The whole screen; `notes` are lines about child processes."""
-        parts = [self._symbol_table(), self._bar_table("Time bars", "raven_timebar", "buys"),
-                 self._bar_table("Tick imbalance bars", "raven_tibs", "theta / threshold"), self._service_table()]  # fmt: skip
+        parts = [
+            self._symbol_table(),
+            self._bar_table("Time bars", "raven_timebar", "buys"),
+            self._bar_table("Tick imbalance bars", "raven_tibs", "theta / threshold"),
+            self._service_table(),
+        ]
         lines = [Text(note, style="red") for note in notes]
         return Panel(Group(*parts, *lines), title=self._title, subtitle="Ctrl-C stops", title_align="left")
 

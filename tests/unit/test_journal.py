@@ -279,8 +279,9 @@ def test_sequence_before_an_append_time(tmp_path):
         assert [journal.sequence_before(before) for before in (5, 20, 45, 99)] == [0, 1, 7, 11]
 
 
-def test_last_ids_outlive_silence_and_segments(tmp_path):
-    options = JournalOptions(segment_bytes=2000)
+@pytest.mark.parametrize("segment_bytes", [1, 2500])
+def test_last_ids_outlive_silence_and_segments(tmp_path, segment_bytes):
+    options = JournalOptions(segment_bytes=segment_bytes)
     with Journal.open(tmp_path, SCHEMA, options=options) as journal:
         assert journal.tail_ids() == {}
         journal.append(trades(90, 5, symbol="SILENTUSDT"), BatchMeta())

@@ -150,6 +150,19 @@ def test_beyond_max_bytes_the_oldest_goes_and_the_lost_ids_are_named(tmp_path):
         assert ids_of(list(journal.read())) == [35, 36, 37, 38, 39]
 
 
+def test_beyond_max_bytes_no_more_goes_than_must(tmp_path):
+    with Journal.open(tmp_path, SCHEMA, options=one_batch_a_segment()) as journal:
+        journal.register("slow", 0)
+        append_many(journal, 8)
+        total = journal.disk().journal_bytes
+        journal.options = one_batch_a_segment(max_bytes=total)
+        assert journal.enforce_retention() == RetentionResult()
+        journal.options = one_batch_a_segment(max_bytes=total - 1)
+        assert journal.enforce_retention().through_sequence == 1
+        journal.options = one_batch_a_segment(max_bytes=total // 2)
+        assert 4 <= journal.enforce_retention().through_sequence <= 5
+
+
 def test_lost_ids_with_holes_between_are_ranges_of_their_own(tmp_path):
     with Journal.open(tmp_path, SCHEMA, options=one_batch_a_segment(max_bytes=1)) as journal:
         journal.register("slow", 0)

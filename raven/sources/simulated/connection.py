@@ -21,7 +21,7 @@ _LOG: Final = logging.getLogger("raven.simulated")
 
 _HIGH_WATER_BYTES: Final = 1 << 20
 _CUT_OFF_BYTES: Final = 64 << 20
-_LINGER_S: Final = 5.0
+_LINGER_S: Final = 1.0
 
 
 class Connection:
@@ -75,7 +75,7 @@ class Connection:
             _LOG.info("a client left without closing")
         finally:
             pinger.cancel()
-            # a client that closed and reads no more must not hold up the play
+            # after either side closed, a client that reads no more must not hold up the play
             asyncio.get_running_loop().call_later(_LINGER_S, transport.abort)
             self._wanted = None
             self._on_change()
@@ -109,10 +109,8 @@ class Connection:
         self._transport.abort()
 
     async def close(self, code: WSCloseCode, reason: str) -> None:
-        """Close from the exchange's side; what the client has not read a second later, it loses."""
+        """Close from the exchange's side, without waiting for the client to read what was sent before."""
         await self._socket.close(code=code, message=reason.encode(), drain=False)
-        if self._transport is not None:
-            self._transport.abort()
 
     async def _listen(self) -> None:
         while True:

@@ -52,3 +52,7 @@ class UpstreamError(RavenError):
 
 class ExchangeError(RavenError):
     """The exchange refused a request or answered something Raven does not understand."""
+
+
+class RegionBlockedError(ExchangeError):
+    """The exchange answers that it does not serve this region: the network itself works."""

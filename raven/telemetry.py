@@ -17,8 +17,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_serv
 
 COUNTERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "frames": ("frames read from the exchange", ()),
-    "rows": ("rows taken in", ("venue",)),
-    "batches": ("batches taken in", ("venue",)),
+    "rows": ("rows taken in", ("upstream",)),
+    "batches": ("batches taken in", ("upstream",)),
     "published_batches": ("batches appended to the journal and published", ()),
     "published_rows": ("rows appended to the journal and published", ()),
     "bars": ("bars published, revisions included", ("spec",)),

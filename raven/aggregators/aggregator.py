@@ -146,7 +146,7 @@ class Aggregator:
             state.last_ids = checked.last_ids
             self._dirty = True
         if rows.height:
-            self._count(state.venue, rows.height, checked.accepted, checked.duplicates)
+            self._count(upstream, rows.height, checked.accepted, checked.duplicates)
             self.facts.observe_gaps(state.venue, checked.gaps)
 
     def _count_late(self, venue: str, before: pl.DataFrame, after: pl.DataFrame) -> None:
@@ -180,13 +180,15 @@ class Aggregator:
         for spec, count in bars.group_by("spec").len().iter_rows():
             self._telemetry.add("bars", count, spec=spec)
 
-    def _count(self, venue: str, rows: int, accepted: pl.DataFrame, duplicates: int) -> None:
-        self._telemetry.add("batches", venue=venue)
-        self._telemetry.add("rows", rows, venue=venue)
+    def _count(self, upstream: str, rows: int, accepted: pl.DataFrame, duplicates: int) -> None:
+        self._telemetry.add("batches", upstream=upstream)
+        self._telemetry.add("rows", rows, upstream=upstream)
         if duplicates:
             self._telemetry.add("duplicate_rows", duplicates)
         if accepted.height:
-            self.facts.observe(venue, accepted, id_="trade_id", time="ts_event", price="price")
+            self.facts.observe(
+                self._upstreams[upstream].venue, accepted, id_="trade_id", time="ts_event", price="price"
+            )
 
     async def save(self) -> dict[str, Cursor]:
         """Write a checkpoint; the positions it holds may be acknowledged."""

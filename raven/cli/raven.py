@@ -108,8 +108,16 @@ async def _serve(exchange: object) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await stop.wait()
-    await exchange.stop()
+    try:
+        played = asyncio.ensure_future(exchange.finished())
+        stopped = asyncio.ensure_future(stop.wait())
+        await asyncio.wait({played, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if played.done():
+            played.result()  # a play that broke ends the program; one that is over stays open for its clients
+            await stopped
+        played.cancel()
+    finally:
+        await exchange.stop()
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from raven.cli import output
 from raven.cli.dashboard import Dashboard
 from raven.cli.supervisor import Child, Supervisor, module_command
 from raven.control.plan import SERVICES, port_of
-from raven.errors import ExchangeError, InputError, UpstreamError
+from raven.errors import ExchangeError, InputError, RegionBlockedError, UpstreamError
 from raven.rpc.client import Client
 from raven.rpc.pb import control_pb2
 from raven.settings import Settings
@@ -52,15 +52,17 @@ class Exchange:
 
 async def choose_exchange(settings: Settings, simulate: bool | None, port: int) -> Exchange:
     """Binance where it answers, its public data endpoint where the region is blocked, else the simulated exchange."""
-    why = "as asked"
+    why = "Binance cannot be reached"
     if not simulate:
         endpoints = [(settings.binance_spot.rest_url, settings.binance_spot.websocket_url), ALTERNATIVE]
         for rest_url, websocket_url in endpoints:
             rest = BinanceRest(rest_url, timeout_s=PROBE_S)
             try:
                 await rest.server_time_ms()
-            except ExchangeError as error:
-                why = error.message
+            except RegionBlockedError:
+                why = "Binance does not serve this region"
+                continue
+            except ExchangeError:
                 continue
             finally:
                 await rest.close()
@@ -73,14 +75,10 @@ async def choose_exchange(settings: Settings, simulate: bool | None, port: int) 
                 },
             )
         if simulate is False:
-            raise InputError(
-                f"Binance cannot be reached: {why}", hint="leave out --live to run on the simulated exchange"
-            )
+            raise InputError(why, hint="leave out --live to run on the simulated exchange")
     return Exchange(
         True,
-        f"Binance is not reachable ({why}): running on the SIMULATED exchange"
-        if not simulate
-        else "SIMULATED exchange",
+        "SIMULATED exchange" if simulate else f"{why}: running on the SIMULATED exchange",
         {
             "RAVEN__SIMULATED": "true",
             "RAVEN__DATA": str((settings.data / "simulated").absolute()),

@@ -45,6 +45,8 @@ class SourceComponent:
     async def add(self, wanted: Sequence[Wanted], *, restored: bool) -> list[control_pb2.SymbolResult]:
         """Collect the symbols the exchange knows; after a restart none is refused."""
         symbols = [entry.symbol for entry in wanted]
+        if restored:
+            self._source.want(symbols, new_session=False)
         refused = await self._source.check(symbols)
         accepted = [symbol for symbol in symbols if restored or symbol not in refused]
         self._source.want(accepted, new_session=not restored)

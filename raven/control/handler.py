@@ -53,12 +53,15 @@ class ControlService:
                 self._wanted.add(symbol, requester, session_start=place, joining=self._component.upstreams)
             self._wanted.save()
             entries = [self._wanted.symbols[symbol] for symbol in new]
-            added = await self._component.add(entries, restored=False) if entries else []
+            refused = set(new)
+            try:
+                added = await self._component.add(entries, restored=False) if entries else []
+                refused = {result.symbol for result in added if result.state == control_pb2.SYMBOL_STATE_REFUSED}
+            finally:
+                for symbol in refused:
+                    self._wanted.remove(symbol, requester)
+                self._wanted.save()
             answers = {result.symbol: result for result in added}
-            for result in added:
-                if result.state == control_pb2.SYMBOL_STATE_REFUSED:
-                    self._wanted.remove(result.symbol, requester)
-            self._wanted.save()
         await self._until_streaming([symbol for symbol in symbols if symbol in self._wanted.symbols], request.wait_s)
         now = {entry.symbol: entry for entry in self._subscriptions()}
         return control_pb2.StartResponse(results=[self._answer(symbol, now, answers) for symbol in symbols])

@@ -89,8 +89,8 @@ def behind_bytes(segments: Sequence[Segment], position: int) -> int:
 def disk_use(folder: Path, journal_bytes: int, warn_fraction: float) -> DiskUse:
     """How full the disk of `folder` is."""
     usage = shutil.disk_usage(folder)
-    fraction = 1.0 - usage.free / usage.total
-    return DiskUse(journal_bytes, usage.total - usage.free, usage.free, fraction, fraction >= warn_fraction)
+    fraction = usage.used / (usage.used + usage.free)  # blocks kept for root count as neither
+    return DiskUse(journal_bytes, usage.used, usage.free, fraction, fraction >= warn_fraction)
 
 
 def account(segments: tuple[Segment, ...], count: int, positions: Mapping[str, int]) -> RetentionResult:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from itertools import islice
 from typing import Final
 
@@ -62,7 +62,7 @@ class Hub:
             dropped += 1
         del self._tail[:dropped]
 
-    async def follow(self, after: int) -> AsyncIterator[Entry]:
+    async def follow(self, after: int) -> AsyncGenerator[Entry]:
         """Every batch with a sequence above `after`, in order: from disk, then live, without end."""
         while True:
             advanced = self._advanced

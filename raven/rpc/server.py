@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any, Final, Protocol
 
 import grpc
@@ -111,7 +112,15 @@ class MarketDataServicer(market_data_pb2_grpc.MarketDataServicer):
         if request.consumer:
             journal.register(request.consumer, after)
         symbols = frozenset(request.symbols)
-        entries = self._hub.follow(after)
+        async with aclosing(self._hub.follow(after)) as entries:
+            async for response in self._responses(entries, after, symbols):
+                yield response
+
+    async def _responses(
+        self, entries: AsyncIterator[Entry], after: int, symbols: frozenset[str]
+    ) -> AsyncIterator[market_data_pb2.SubscribeResponse]:
+        """The batches of a subscription, and where it stands while there are none."""
+        journal = self._hub.journal
         yield _cursor_response(Cursor(journal.id, after))
         while True:
             # asyncio.wait, unlike wait_for, leaves the pending read alone when the second is over

@@ -26,7 +26,7 @@ from raven.rpc.server import Server
 from raven.settings import Settings, load
 from raven.telemetry import Telemetry, set_up_logging
 
-RETENTION_EVERY_S = 60.0
+RETENTION_EVERY_S = 10.0
 METRICS_PORT_OFFSET = 1000
 
 
@@ -163,6 +163,7 @@ async def _until_first_ends(runs: Sequence[asyncio.Future[Any]]) -> None:
 
 
 async def _keep_retention(hub: Hub, telemetry: Telemetry) -> None:
+    warned = False
     while True:
         result = await asyncio.to_thread(hub.journal.enforce_retention)
         if result.lost_rows:
@@ -175,8 +176,9 @@ async def _keep_retention(hub: Hub, telemetry: Telemetry) -> None:
             )
         disk = hub.journal.disk()
         telemetry.set("journal_bytes", disk.journal_bytes)
-        if disk.warn:
+        if disk.warn and not warned:
             telemetry.warning(
                 "disk", f"the disk of {hub.journal.path} is {disk.fraction:.0%} full", free=disk.free_bytes
             )
+        warned = disk.warn
         await asyncio.sleep(RETENTION_EVERY_S)

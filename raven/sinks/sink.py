@@ -7,6 +7,7 @@ full, and the upstream's journal keeps what it has not acknowledged.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -37,6 +38,7 @@ S = TypeVar("S", bound=Store)
 T = TypeVar("T")
 BUFFER_FLUSHES: Final = 4
 CLOSE_S: Final = 5.0
+POSITION_S: Final = 60.0
 Acknowledge = Callable[[str, Cursor], Awaitable[None]]
 
 
@@ -77,6 +79,7 @@ class Sink(ABC, Generic[S]):
         self._taken = asyncio.Event()
         self._drained = asyncio.Event()
         self._flush_is_whole = True
+        self._stored_positions: dict[str, Cursor] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=store.table)  # a store belongs to one thread
         self._thread.submit(store.open).result()
 
@@ -112,8 +115,8 @@ class Sink(ABC, Generic[S]):
             return
         self._rows.add((upstream, rows), monotonic_ns(), rows.height)
         self._observe(upstream, rows)
-        self._telemetry.add("batches", venue=upstream)
-        self._telemetry.add("rows", rows.height, venue=upstream)
+        self._telemetry.add("batches", upstream=upstream)
+        self._telemetry.add("rows", rows.height, upstream=upstream)
         self._telemetry.set("pending_rows", self._rows.rows)
         self._taken.set()
         while self._rows.rows >= self._buffer_rows:
@@ -124,30 +127,37 @@ class Sink(ABC, Generic[S]):
         """Flush when due and keep the table in shape, until cancelled."""
         maintained = time.monotonic()
         while True:
-            wait_ns = self._rows.wait_ns(monotonic_ns())
-            if wait_ns is None or wait_ns > 0:
-                self._taken.clear()
-                try:
-                    async with asyncio.timeout(None if wait_ns is None else wait_ns / 1e9):
-                        await self._taken.wait()
-                except TimeoutError:
-                    pass  # the oldest row is old enough now
-                continue
+            await self._until_due()
             await self.flush()
             if time.monotonic() - maintained >= self._maintain_s:
                 maintained = time.monotonic()
                 await self._maintain()
 
+    async def _until_due(self) -> None:
+        """Until a flush is due by rows or age; without rows until the position alone is worth a commit."""
+        quiet_until_ns = monotonic_ns() + int(POSITION_S * 1e9)
+        while True:
+            now_ns = monotonic_ns()
+            wait_ns = self._rows.wait_ns(now_ns)
+            left_ns = quiet_until_ns - now_ns if wait_ns is None else wait_ns
+            if left_ns <= 0:
+                return
+            self._taken.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left_ns / 1e9):
+                    await self._taken.wait()
+
     async def flush(self) -> None:
-        """Write what is buffered, trying until the store takes it; then acknowledge."""
+        """Write what is buffered and the positions, trying until the store takes them; then acknowledge."""
         positions, joining = dict(self._positions), self._joining
         items, self._joining = self._rows.take(), {}
         self._drained.set()
-        if not items:
+        if not items and positions == self._stored_positions:
             return
         self._flush_is_whole = False
         result = await self._write(items, positions)
         self._flush_is_whole = True
+        self._stored_positions = positions
         self._telemetry.add("stored_rows", result.rows, store=self._store.table)
         self._telemetry.add("flushes", store=self._store.table)
         if result.duplicates:
@@ -174,7 +184,11 @@ class Sink(ABC, Generic[S]):
                 return result
 
     async def _maintain(self) -> None:
-        done = await self._in_thread(self._store.maintain)
+        try:
+            done = await self._in_thread(self._store.maintain)
+        except StoreUnavailableError as error:
+            self._telemetry.warning("not_maintained", f"{self._store.table}: {error}; trying again later")
+            return
         if done:
             self._telemetry.info("maintained", f"{self._store.table} put in shape", **done)
 

@@ -345,10 +345,30 @@ def test_a_settled_day_is_sorted_once_and_again_when_rows_came(tmp_path: Path, o
     assert store.rows() == 280
 
 
+def test_a_day_that_cannot_be_sorted_is_left_as_it_was(
+    tmp_path: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raven.sinks.delta.sort.FILE_ROWS", 1)  # so that a file is there when the next one fails
+    store = opened(tmp_path, Upkeep(settled_s=0))
+    store.write(TradeFlush([(SPOT, some_trades("AUSDT", 0, 5)), (SPOT, some_trades("BTCUSDT", 0, 20_000))]))
+    before = set((tmp_path / "trades").rglob("*"))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(StoreUnavailableError, match="could not be maintained") as caught:
+            store.maintain()
+        assert "free some space" in caught.value.hint
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert set((tmp_path / "trades").rglob("*")) == before
+    assert store.maintain() == {"sorted_days": 1}
+    assert scan_trades(tmp_path, symbol="BTCUSDT").collect()["trade_id"].to_list() == list(range(20_000))
+
+
 def test_a_large_day_is_sorted_into_ranges_of_symbols(
     tmp_path: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("raven.sinks.delta.maintain.SORTED_ROWS", 100)
+    monkeypatch.setattr("raven.sinks.delta.sort.FILE_ROWS", 100)
     store = opened(tmp_path, Upkeep(settled_s=0))
     names = ["AUSDT", "BUSDT", "CUSDT", *ODD_SYMBOLS]
     for first in (0, 40):

@@ -7,6 +7,7 @@ checkpoints, compaction and log cleanup; it can be looked up by name, not listed
                                                    or a time bar's open_time in microseconds
     raven/position/<upstream>                      the sequence of the upstream's cursor
     raven/journal/<upstream>/0, /1, …              its journal id, seven bytes each; an empty piece ends it
+    raven/sorted/<venue>/<date>                    when the day was last sorted, in milliseconds
 
 The sequence of a new journal may be lower than that of the old one: the last written holds, not the highest.
 """

@@ -10,7 +10,7 @@ from typing import Final
 import aiohttp
 import msgspec
 
-from raven.errors import ExchangeError
+from raven.errors import ExchangeError, RegionBlockedError
 
 SYMBOLS_MAX_AGE_S: Final = 600.0
 BLOCKED: Final = (403, 451)
@@ -59,7 +59,7 @@ class BinanceRest:
         except (aiohttp.ClientError, TimeoutError) as error:
             raise ExchangeError(f"{self.url} cannot be reached: {error or type(error).__name__}") from error
         if response.status in BLOCKED:
-            raise ExchangeError(
+            raise RegionBlockedError(
                 f"{self.url} answers {response.status}: this region is blocked",
                 hint="set binance_spot.rest_url to https://data-api.binance.vision and "
                 "binance_spot.websocket_url to wss://data-stream.binance.vision",

@@ -181,8 +181,8 @@ class BinanceSource:
         watermark_us = self._watermark.at(time.monotonic_ns() // 1_000) if self.feed.connected else None
         meta = BatchMeta(watermark_us=watermark_us, gaps=gaps)
         await self._hub.publish(to_record_batch(trades, STREAM_SCHEMA), meta)
-        self._telemetry.add("batches", venue=BINANCE_SPOT)
-        self._telemetry.add("rows", trades.height, venue=BINANCE_SPOT)
+        self._telemetry.add("batches", upstream="exchange")
+        self._telemetry.add("rows", trades.height, upstream="exchange")
         self._telemetry.set("pending_rows", self._frames.rows)
         if watermark_us is not None:
             self._telemetry.set("watermark_us", watermark_us)

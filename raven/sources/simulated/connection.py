@@ -76,7 +76,7 @@ class Connection:
         finally:
             pinger.cancel()
             # after either side closed, a client that reads no more must not hold up the play
-            asyncio.get_running_loop().call_later(_LINGER_S, transport.abort)
+            asyncio.get_running_loop().call_later(_LINGER_S, _abort, request)
             self._wanted = None
             self._on_change()
         return self._socket
@@ -192,3 +192,9 @@ class Connection:
                 await self._socket.ping(str(now_us() // 1_000).encode())
             except ConnectionError:
                 return
+
+
+def _abort(request: web.Request) -> None:
+    transport = request.transport  # None once the connection is gone
+    if isinstance(transport, asyncio.WriteTransport):
+        transport.abort()

@@ -1,0 +1,164 @@
+"""The sink's loop over the real store: flushes, positions, a store that is down for a while, shutdown."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from raven.batches.batch import BatchMeta, Cursor
+from raven.batches.schema import TRADE_SCHEMA, to_record_batch
+from raven.rpc.subscriptions import SubscriptionTable
+from raven.sinks import sink as sinks
+from raven.sinks.delta import DeltaTradeStore
+from raven.sinks.sink import FlushLimits, TradeSink
+from raven.sinks.store import StoreUnavailableError, TradeFlush, WriteResult
+from raven.telemetry import Telemetry
+from tests.unit.samples import trades
+
+UPSTREAM = "binance_spot"
+
+
+class FlakyStore(DeltaTradeStore):
+    """The real store, which cannot be reached for the first `failures` writes."""
+
+    failures = 0
+
+    def write(self, flush: TradeFlush) -> WriteResult:
+        if self.failures:
+            self.failures -= 1
+            raise StoreUnavailableError("the disk is away")
+        return super().write(flush)
+
+
+class Recorder:
+    """What the sink told others."""
+
+    def __init__(self) -> None:
+        self.acknowledged: list[Cursor] = []
+        self.joined: list[str] = []
+
+    async def acknowledge(self, upstream: str, cursor: Cursor) -> None:
+        assert upstream == UPSTREAM
+        self.acknowledged.append(cursor)
+
+    def note_joined(self, upstream: str, symbols: Sequence[str]) -> None:
+        assert upstream == UPSTREAM
+        self.joined.extend(symbols)
+
+
+@asynccontextmanager
+async def sinking(
+    folder: Path, *, rows: int = 100, age_s: float = 30, failures: int = 0
+) -> AsyncIterator[tuple[TradeSink, Recorder]]:
+    store, recorder = FlakyStore(folder / "delta"), Recorder()
+    store.failures = failures
+    sink = TradeSink(
+        store, FlushLimits(rows, age_s, 600), venues={UPSTREAM: "BINANCE_SPOT"}, facts=SubscriptionTable(),
+        telemetry=Telemetry("test"), joined=recorder.note_joined,
+    )  # fmt: skip
+    sink.acknowledge = recorder.acknowledge
+    sink.want(UPSTREAM, ["BTCUSDT"])
+    run = asyncio.ensure_future(sink.run())
+    try:
+        yield sink, recorder
+    finally:
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+        await sink.close()
+
+
+async def feed(sink: TradeSink, sequences: range, symbol: str = "BTCUSDT") -> None:
+    """Ten trades a batch."""
+    for number in sequences:
+        batch = to_record_batch(trades(range(10 * number, 10 * number + 10), symbol), TRADE_SCHEMA)
+        await sink.take(UPSTREAM, batch, BatchMeta(journal_id="j", sequence=number))
+
+
+def stored(folder: Path) -> list[int]:
+    return pl.scan_delta(str(folder / "delta" / "trades")).collect().get_column("trade_id").sort().to_list()
+
+
+async def until(recorder: Recorder, count: int) -> None:
+    async with asyncio.timeout(15):
+        while len(recorder.acknowledged) < count:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_flush_is_due_by_rows_and_acknowledged_after_it_is_stored(tmp_path: Path) -> None:
+    async with sinking(tmp_path) as (sink, recorder):
+        await feed(sink, range(1, 11))
+        await until(recorder, 1)
+        assert stored(tmp_path) == list(range(10, 110))
+        assert recorder.acknowledged == [Cursor("j", 10)]
+
+
+async def test_a_flush_is_due_by_age(tmp_path: Path) -> None:
+    async with sinking(tmp_path, age_s=0.1) as (sink, recorder):
+        await feed(sink, range(1, 2))
+        await until(recorder, 1)
+        assert stored(tmp_path) == list(range(10, 20))
+
+
+async def test_a_store_that_is_down_is_waited_for_and_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
+    async with sinking(tmp_path, failures=3) as (sink, recorder):
+        await asyncio.wait_for(feed(sink, range(1, 61)), 20)
+        await until(recorder, 1)
+        assert sink._telemetry.totals["retries"] == 3
+    assert stored(tmp_path) == list(range(10, 610))
+
+
+async def test_reading_stops_while_the_buffer_is_full(tmp_path: Path) -> None:
+    async with sinking(tmp_path, failures=10**6) as (sink, _):
+        feeding = asyncio.ensure_future(feed(sink, range(1, 10_000)))
+        await asyncio.sleep(0.5)
+        assert not feeding.done()
+        assert sink._rows.rows <= 100 * sinks.BUFFER_FLUSHES + 10
+        feeding.cancel()
+        sink._store.failures = 0  # type: ignore[attr-defined]
+
+
+async def test_shutdown_writes_what_is_buffered_and_a_restart_goes_on(tmp_path: Path) -> None:
+    async with sinking(tmp_path) as (sink, _):
+        await feed(sink, range(1, 4))
+    async with sinking(tmp_path) as (sink, _):
+        assert sink.position(UPSTREAM) == Cursor("j", 3)
+        await feed(sink, range(3, 6))
+    assert stored(tmp_path) == list(range(10, 60))
+
+
+async def test_shutdown_in_the_middle_of_a_failing_flush_keeps_the_old_position(tmp_path: Path) -> None:
+    async with sinking(tmp_path, failures=10**6) as (sink, _):
+        await feed(sink, range(1, 12))
+        await asyncio.sleep(0.3)  # the flush is being tried
+        await feed(sink, range(12, 14))
+    async with sinking(tmp_path) as (sink, _):
+        assert sink.position(UPSTREAM) is None, "rows of the flush that was cut short must come again"
+
+
+async def test_a_quiet_symbol_moves_the_position(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sinks, "POSITION_S", 0.2)
+    async with sinking(tmp_path) as (sink, recorder):
+        await feed(sink, range(1, 6), "ETHUSDT")
+        await until(recorder, 1)
+        assert recorder.acknowledged == [Cursor("j", 5)]
+    async with sinking(tmp_path) as (sink, _):
+        assert sink.position(UPSTREAM) == Cursor("j", 5)
+
+
+async def test_a_symbol_that_joins_goes_back_and_joins_with_the_next_flush(tmp_path: Path) -> None:
+    async with sinking(tmp_path) as (sink, recorder):
+        await feed(sink, range(1, 11))
+        await until(recorder, 1)
+        sink.want(UPSTREAM, ["ETHUSDT"])
+        await sink.rewind(UPSTREAM, Cursor("j", 4), ["ETHUSDT"])
+        assert sink.position(UPSTREAM) == Cursor("j", 4)
+        assert recorder.joined == []
+        await feed(sink, range(5, 15))
+        await until(recorder, 2)
+        assert recorder.joined == ["ETHUSDT"]
+    assert stored(tmp_path) == list(range(10, 150))

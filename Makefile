@@ -23,10 +23,11 @@ check: $(VENV)/.dev ## format, lint, types, layers, unit and property tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q tests/unit
+	$(BIN)/pytest -q -n 2 tests/unit
 
 test: $(VENV)/.dev ## all tests, real processes and real recorded data included
-	$(BIN)/pytest -q tests
+	$(BIN)/pytest -q -n 2 tests/unit
+	$(BIN)/pytest -q tests/e2e
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -18,6 +18,7 @@ from raven.errors import RavenError
 from raven.rpc.pb import control_pb2
 
 PIPED_WIDTH = 240
+ENUM_PREFIX = "SYMBOL_STATE_"
 console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
 
 STATES: dict[int, tuple[str, str]] = {
@@ -39,11 +40,18 @@ def state_text(state: int) -> str:
 
 
 def as_dict(message: Message) -> dict[str, Any]:
-    """A protobuf message as plain data, unset fields included."""
-    data: dict[str, Any] = MessageToDict(
-        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )
-    return data
+    """A protobuf message as plain data, every field by its name: numbers stay numbers, states are words."""
+    return {field.name: _plain(field, getattr(message, field.name)) for field in message.DESCRIPTOR.fields}
+
+
+def _plain(field: FieldDescriptor, value: Any) -> Any:
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        return dict(value)
+    if field.is_repeated:
+        return [as_dict(item) if isinstance(item, Message) else item for item in value]
+    if field.enum_type is not None:
+        return field.enum_type.values_by_number[value].name.removeprefix(ENUM_PREFIX).lower()
+    return as_dict(value) if isinstance(value, Message) else value
 
 
 def print_json(data: Any) -> None:
@@ -70,15 +78,6 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 def count(number: float) -> str:
     """A number with thousands separators."""
     return f"{number:,.0f}"
-
-
-def size(bytes_: float) -> str:
-    """Bytes in the largest unit that keeps the number above one."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(bytes_) < 1024:
-            return f"{bytes_:.0f} {unit}" if unit == "B" else f"{bytes_:.1f} {unit}"
-        bytes_ /= 1024
-    return f"{bytes_:.1f} TiB"
 
 
 def duration(seconds: float) -> str:

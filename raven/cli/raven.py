@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,9 @@ from raven.cli import output
 from raven.cli.up import up as run_up
 from raven.errors import InputError
 from raven.settings import load
+
+if TYPE_CHECKING:
+    from raven.sources.simulated.exchange import SimulatedExchange
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Raven: trades, bars, and both in your databases.")
 
@@ -99,10 +102,7 @@ def parse_speed(speed: str) -> float | None:
     return number
 
 
-async def _serve(exchange: object) -> None:
-    from raven.sources.simulated.exchange import SimulatedExchange  # noqa: PLC0415
-
-    assert isinstance(exchange, SimulatedExchange)
+async def _serve(exchange: SimulatedExchange) -> None:
     await exchange.start()
     output.console.print(f"SIMULATED exchange: {exchange.ws_url} and {exchange.rest_url}; Ctrl-C stops")
     stop = asyncio.Event()

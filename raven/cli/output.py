@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -44,7 +43,7 @@ def as_dict(message: Message) -> dict[str, Any]:
     return {field.name: _plain(field, getattr(message, field.name)) for field in message.DESCRIPTOR.fields}
 
 
-def _plain(field: FieldDescriptor, value: Any) -> Any:
+def _plain(field: Any, value: Any) -> Any:
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         return dict(value)
     if field.is_repeated:

@@ -24,6 +24,7 @@ from raven.rpc.client import Client
 from raven.rpc.pb import control_pb2
 from raven.settings import Settings
 from raven.sources.binance.rest import BinanceRest
+from raven.sources.simulated.market import split_symbol
 
 MODULES: Final = {
     "binance_spot": "raven.services.binance_spot",
@@ -119,6 +120,8 @@ def children(exchange: Exchange, symbols: Sequence[str], folder: Path, port: int
 
 async def up(settings: Settings, symbols: Sequence[str], *, simulate: bool | None, port: int, rate: float) -> None:
     """Run until SIGINT or SIGTERM; raises RavenError when it cannot begin."""
+    for symbol in symbols:
+        split_symbol(symbol)  # says what is wrong with it before anything starts
     ports = {name: port_of(settings, name) for name in SERVICES}
     require_free_ports(settings, ports)
     exchange = await choose_exchange(settings, simulate, port)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, Literal
 
@@ -18,6 +18,7 @@ from raven.bars.time_bars import parse_every
 from raven.batches.ipc import decode
 from raven.batches.schema import to_frame
 from raven.builders import TickImbalanceBars, TimeBars, Trades, build
+from raven.clock import utc
 from raven.control.plan import target_from, target_of
 from raven.errors import InputError
 from raven.journal import JournalReader
@@ -109,7 +110,8 @@ def replay(
     folder = Path(path)
     if not JournalReader.is_journal(folder):
         raise InputError(f"{folder} is no journal", hint="give a service's folder below `data`, or import files first")
-    since, until = utc(start), utc(end)
+    since = None if start is None else utc(start)
+    until = None if end is None else utc(end)
     for entry in JournalReader(folder).entries():
         frame = to_frame(decode(entry.payload)[0])
         time = pl.col("ts_event" if "ts_event" in frame.columns else "open_time")
@@ -130,7 +132,7 @@ def scan_trades(
     end: datetime | str | None = None,
 ) -> pl.LazyFrame:
     """The stored trades; raises StoreError when nothing has been stored yet."""
-    return delta.scan_trades(load().data / "delta", venue=venue, symbol=symbol, start=utc(start), end=utc(end))
+    return delta.scan_trades(load().data / "delta", venue=venue, symbol=symbol, start=start, end=end)
 
 
 def scan_bars(
@@ -148,7 +150,7 @@ def scan_bars(
     """
     chosen = kind or ("tick_imbalance_bars" if spec is not None and spec.startswith("tib") else "time_bars")
     root = load().data / "delta"
-    return delta.scan_bars(root, chosen, venue=venue, symbol=symbol, spec=spec, start=utc(start), end=utc(end))
+    return delta.scan_bars(root, chosen, venue=venue, symbol=symbol, spec=spec, start=start, end=end)
 
 
 async def live(
@@ -168,29 +170,13 @@ async def live(
     settings = load()
     found = target_of(settings, _SERVICE_OF[kind])
     target = target_from(host, int(found.rpartition(":")[2])) if host else found
-    begin = start if isinstance(start, str) else int(_require_utc(start).timestamp() * 1e6)
+    begin = start if isinstance(start, str) else int(utc(start).timestamp() * 1e6)
     async with Client(target) as client, aclosing(client.subscribe(begin, symbols=list(symbols or ()))) as stream:
         async for _, payload in stream:
             if payload is not None:
                 frame = to_frame(decode(payload)[0])
                 if frame.height:
                     yield frame
-
-
-def utc(time: datetime | str | None) -> datetime | None:
-    """A datetime or ISO string as UTC; naive ones are taken as UTC. Raises InputError when it is neither."""
-    if time is None or isinstance(time, datetime):
-        return None if time is None else _require_utc(time)
-    try:
-        return _require_utc(datetime.fromisoformat(time))
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"{time!r} is not a time", hint="give a datetime or an ISO string such as 2026-01-31T12:00"
-        ) from error
-
-
-def _require_utc(time: datetime) -> datetime:
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
 def _with_empty(bars: pl.DataFrame, every_us: int) -> pl.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import Final, Self
@@ -24,6 +25,10 @@ Trades = pl.DataFrame | pl.LazyFrame | Iterable[pl.DataFrame]
 SNAPSHOT_FORMAT: Final = 1
 REQUIRED: Final = ("ts_event", "price", "quantity", "side")
 _SIDES: Final = {"buy": BUY, "sell": SELL}
+
+
+class DroppedRowsWarning(UserWarning):
+    """Rows that were given are not in the bars."""
 
 
 class _Saved(msgspec.Struct):
@@ -139,17 +144,23 @@ class TickImbalanceBars(BarBuilder):
 def build(builder: BarBuilder, trades: Trades, *, partial: bool) -> pl.DataFrame:
     """All bars of `trades`; `partial` adds the open ones."""
     parts = [builder.update(frame) for frame in frames_of(trades)]
+    if builder.duplicates:
+        warnings.warn(
+            f"{builder.duplicates} rows were left out: their trade_id was not above those before it",
+            DroppedRowsWarning,
+            stacklevel=3,
+        )
     if partial or not parts:
         parts.append(builder.open_bars())
     return pl.concat(parts).sort("venue", "symbol", "open_time", "first_trade_id", maintain_order=True)
 
 
 def frames_of(trades: Trades) -> Iterator[pl.DataFrame]:
-    """The frames of any kind of trades."""
-    if isinstance(trades, pl.LazyFrame):
-        yield trades.collect()
-    elif isinstance(trades, pl.DataFrame):
-        yield trades
+    """The frames of any kind of trades; a single frame is put in order, by trade_id or else by ts_event."""
+    if isinstance(trades, pl.LazyFrame | pl.DataFrame):
+        frame = trades.lazy().collect()
+        order = "trade_id" if "trade_id" in frame.columns else "ts_event"
+        yield frame.sort(order, maintain_order=True) if order in frame.columns else frame
     else:
         yield from trades
 
@@ -179,7 +190,16 @@ def normalised(trades: pl.DataFrame | pl.LazyFrame, *, venue: str, symbol: str) 
     for name in REQUIRED:
         if frame.get_column(name).null_count():
             raise InputError(f"{name} holds nulls or values it cannot take", hint="side is +1/-1 or buy/sell")
+    _refuse(frame, "side", ~pl.col("side").is_in([BUY, SELL]), "other than +1 and -1")
+    for name in ("price", "quantity"):
+        _refuse(frame, name, ~pl.col(name).is_finite() | (pl.col(name) <= 0), "that are no positive numbers")
     return frame
+
+
+def _refuse(frame: pl.DataFrame, name: str, is_bad: pl.Expr, what: str) -> None:
+    bad = frame.filter(is_bad)
+    if bad.height:
+        raise InputError(f"{name} holds {bad.height} values {what}, the first {bad.get_column(name)[0]}")
 
 
 def _cast(frame: pl.DataFrame, name: str, dtype: pl.DataType) -> pl.Expr:

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import random
-import time
+import time as clock
+from datetime import UTC, datetime
+
+from raven.errors import InputError
 
 
 def now_us() -> int:
     """UTC now, in microseconds since the epoch."""
-    return time.time_ns() // 1_000
+    return clock.time_ns() // 1_000
 
 
 def monotonic_ns() -> int:
     """A clock that never goes back, in nanoseconds."""
-    return time.monotonic_ns()
+    return clock.monotonic_ns()
+
+
+def utc(time: datetime | str) -> datetime:
+    """A datetime or ISO string as UTC; naive ones are taken as UTC. Raises InputError when it is neither."""
+    try:
+        read = datetime.fromisoformat(time) if isinstance(time, str) else time
+        return read.replace(tzinfo=UTC) if read.tzinfo is None else read.astimezone(UTC)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{time!r} is not a time", hint="give a datetime or an ISO string such as 2026-01-31T12:00"
+        ) from error
 
 
 class Backoff:

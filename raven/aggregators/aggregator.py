@@ -25,6 +25,7 @@ from raven.batches.sequence import check_sequence
 from raven.errors import StateError
 from raven.rpc.hub import Hub
 from raven.rpc.subscriptions import SubscriptionTable
+from raven.tasks import finish
 from raven.telemetry import Telemetry
 
 
@@ -62,6 +63,7 @@ class Aggregator:
         self._joined = joined
         self._turn = asyncio.Lock()
         self._dirty = False
+        self.problem = ""
         self.facts = SubscriptionTable()
         self._upstreams = self._recover(venues)
 
@@ -72,6 +74,11 @@ class Aggregator:
             if entry.meta.input is not None:
                 upstream, cursor = entry.meta.input
                 published[upstream] = cursor
+        for upstream, spec in saved.states:
+            if spec not in self._kernels:
+                self._telemetry.warning(
+                    "state_dropped", f"the state of {spec} is given up: it is not built any more", upstream=upstream
+                )
         upstreams = {}
         for upstream, venue in venues.items():
             position = saved.positions.get(upstream, Position())
@@ -98,29 +105,31 @@ class Aggregator:
 
     async def leave(self, upstream: str, symbols: Sequence[str]) -> None:
         """Take no more rows of these symbols; their open time bars are published as they stand."""
+        await finish(self._leave(upstream, symbols))
+        await self.save()
+
+    async def _leave(self, upstream: str, symbols: Sequence[str]) -> None:
         async with self._turn:
             state = self._upstreams[upstream]
             state.symbols.difference_update(symbols)
+            if state.cursor is None:
+                return
             parts = [
-                kernel.open_bars(state.states[spec], state.venue)
+                kernel.open_bars(state.states[spec], state.venue).filter(pl.col("symbol").is_in(list(symbols)))
                 for spec, kernel in self._kernels.items()
                 if kernel.kind == "time_bars"
             ]
-            if state.cursor is not None:
-                await self._publish(
-                    (upstream, state.cursor),
-                    [part.filter(pl.col("symbol").is_in(list(symbols))) for part in parts],
-                )
-        await self.save()
+            await self._publish((upstream, state.cursor), parts)
 
     def position(self, upstream: str) -> Cursor | None:
         """What has been taken of `upstream`."""
         return self._upstreams[upstream].cursor
 
     async def rewind(self, upstream: str, position: Cursor, symbols: Sequence[str]) -> None:
-        """Go back to `position` for symbols that joined, durably, before anything is read from there."""
+        """Take rows of symbols that joined, and go back to `position` for them, durably before reading there."""
         state = self._upstreams[upstream]
         async with self._turn:
+            state.symbols.update(symbols)
             here = state.cursor
             if here is None or (here.journal_id == position.journal_id and position.sequence < here.sequence):
                 state.cursor = position
@@ -130,7 +139,10 @@ class Aggregator:
         self._joined(upstream, symbols)
 
     async def take(self, upstream: str, batch: pa.RecordBatch, meta: BatchMeta) -> None:
-        """Step every kernel over one input batch and publish what came out."""
+        """Step every kernel over one input batch and publish what came out; state and output change together."""
+        await finish(self._take(upstream, batch, meta))
+
+    async def _take(self, upstream: str, batch: pa.RecordBatch, meta: BatchMeta) -> None:
         async with self._turn:
             state = self._upstreams[upstream]
             rows = to_frame(batch).filter(pl.col("symbol").is_in(list(state.symbols)))
@@ -143,11 +155,16 @@ class Aggregator:
             spec, (after, _) = next(iter(stepped.items()))
             self._count_late(state.venue, state.states[spec], after)
             state.states = {spec: stepped_state for spec, (stepped_state, _) in stepped.items()}
+            new_gaps = [
+                gap
+                for gap in meta.gaps
+                if gap.symbol in state.symbols and gap.before_id > state.last_ids.get(gap.symbol, -1)
+            ]
+            self.facts.observe_gaps(state.venue, new_gaps)
             state.last_ids = checked.last_ids
             self._dirty = True
         if rows.height:
             self._count(upstream, rows.height, checked.accepted, checked.duplicates)
-            self.facts.observe_gaps(state.venue, checked.gaps)
 
     def _count_late(self, venue: str, before: pl.DataFrame, after: pl.DataFrame) -> None:
         """Note the rows that a step folded late; every kernel counts the same ones, so one is asked."""

@@ -25,7 +25,7 @@ from raven.rpc.pb import control_pb2
 
 REFRESH_S = 0.5
 RATE_WINDOW_S = 10.0
-BARS_SHOWN = 4
+BARS_SHOWN = 6
 
 
 class Dashboard:
@@ -83,6 +83,7 @@ class Dashboard:
             self._bar_counts[name] += 1
             row = (
                 bar["symbol"],
+                bar["spec"] if name == "raven_timebar" else "tib",
                 f"{bar['open_time']:%H:%M:%S}",
                 f"{bar['close_time']:%H:%M:%S}",
                 *(price(bar[column]) for column in ("open", "high", "low", "close", "vwap")),
@@ -91,7 +92,7 @@ class Dashboard:
                 theta_or_buys(bar),
                 "[green]yes[/]" if bar["complete"] else "[yellow]no[/]",
             )
-            same = next((old for old in self._bars[name] if old[:2] == row[:2]), None)
+            same = next((old for old in self._bars[name] if old[:4] == row[:4]), None)
             if same is not None and name == "raven_timebar":
                 self._bars[name].remove(same)
             self._bars[name].append(row)
@@ -153,6 +154,7 @@ class Dashboard:
     def _bar_table(self, title: str, name: str, figure: str) -> Table:
         columns = (
             "symbol",
+            "spec",
             "from",
             "to",
             "open>",
@@ -169,7 +171,7 @@ class Dashboard:
         for row in self._bars[name]:
             view.add_row(*row)
         if not self._bars[name]:
-            view.add_row("[dim]none closed yet[/]", *[""] * 11)
+            view.add_row("[dim]none closed yet[/]", *[""] * (len(columns) - 1))
         return view
 
     def _service_table(self) -> Table:

@@ -15,6 +15,7 @@ import typer
 from raven.cli import output
 from raven.clock import now_us
 from raven.control.plan import SERVICES, downstream_first, port_of, resolve, target_from, target_of
+from raven.control.wanted import WantedFile
 from raven.errors import InputError, UpstreamError
 from raven.rpc.client import Client
 from raven.rpc.pb import control_pb2
@@ -38,7 +39,7 @@ def start(
     symbol: SymbolOption,
     service: Annotated[str, typer.Option("--service", help=f"One of {', '.join(SERVICES)}.")],
     host: HostOption = "",
-    wait: Annotated[float, typer.Option(help="Seconds to wait for the first row.")] = 5.0,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for the first row.", min=0)] = 5.0,
     json: JsonOption = False,
 ) -> None:
     """Collect symbols with a service, and start what it needs."""
@@ -67,12 +68,13 @@ def stop(symbol: SymbolOption, service: ServiceOption = "", host: HostOption = "
 
 @app.command("stop-all")
 def stop_all(service: ServiceOption = "", host: HostOption = "", json: JsonOption = False) -> None:
-    """Stop collecting anything, consumers first."""
+    """Stop collecting anything, consumers first; in one service what users asked for."""
     name = resolve(service) if service else ""
-    results = _run(_targets(name, host), lambda client: client.stop_all())
-    if not name:
-        results = {found: answer for found, answer in results.items() if not isinstance(answer, UpstreamError)}
-    _report(results, json)
+    results = _run(_targets(name, host), lambda client: client.stop_all(force=not name))
+    reached = {found: answer for found, answer in results.items() if not isinstance(answer, UpstreamError)}
+    if not reached:
+        raise InputError("no service answers", hint="what runs elsewhere is found with --host or [upstream]")
+    _report(reached, json)
 
 
 @app.command("list")
@@ -132,7 +134,10 @@ def status(service: ServiceOption = "", host: HostOption = "", json: JsonOption 
         if any(answer.simulated for answer in found.values()):
             output.console.print("[yellow]SIMULATED exchange: not a real market[/]")
     unhealthy = [name for name, answer in found.items() if not answer.healthy]
-    raise typer.Exit(1 if unhealthy or (service and not found) else 0)
+    missed = [name for name in results if name not in found and _wanted_here(name)]
+    for name in missed:
+        sys.stderr.write(f"{name} is not running, but is wanted to collect {', '.join(_wanted_here(name))}\n")
+    raise typer.Exit(1 if unhealthy or missed or (service and not found) else 0)
 
 
 @app.command()
@@ -147,6 +152,13 @@ def forget(
     if not known:
         raise InputError(f"no running service knows a consumer {consumer}", hint="names look like raven_tibs-50052")
     output.console.print(f"{consumer} is forgotten by {', '.join(known)}")
+
+
+def _wanted_here(name: str) -> list[str]:
+    """What a service that does not answer is remembered to collect, when its data is on this machine."""
+    settings = load()
+    path = settings.data / f"{name}-{port_of(settings, name)}" / "wanted.json"
+    return sorted(WantedFile(path).symbols)
 
 
 def _targets(name: str, host: str) -> dict[str, str]:

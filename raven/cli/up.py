@@ -18,7 +18,7 @@ from rich.live import Live
 from raven.cli import output
 from raven.cli.dashboard import Dashboard
 from raven.cli.supervisor import Child, Supervisor, module_command
-from raven.control.plan import SERVICES, port_of
+from raven.control.plan import SERVICES, port_of, target_of
 from raven.errors import ExchangeError, InputError, RegionBlockedError, UpstreamError
 from raven.rpc.client import Client
 from raven.rpc.pb import control_pb2
@@ -131,11 +131,11 @@ async def up(settings: Settings, symbols: Sequence[str], *, simulate: bool | Non
     data = Path(exchange.environment.get("RAVEN__DATA", str(settings.data.absolute())))
     output.console.print(f"Data and logs: {data}")
     supervisor = Supervisor(children(exchange, symbols, data / "logs", port, rate), exchange.environment)
-    targets = {name: f"127.0.0.1:{number}" for name, number in ports.items()}
+    targets = {name: target_of(settings, name) for name in ports}
     title = "Raven: SIMULATED exchange, not a real market" if exchange.simulated else "Raven: Binance spot"
     dashboard = Dashboard(targets, symbols, title)
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     tasks = [
         asyncio.ensure_future(supervisor.run()),

@@ -33,6 +33,9 @@ class Component(Protocol):
     def links(self) -> list[control_pb2.Link]:
         """The connections this service depends on."""
 
+    def problems(self) -> list[str]:
+        """What is wrong beside the links."""
+
 
 class SourceComponent:
     """A source: its symbols are the exchange's."""
@@ -46,13 +49,17 @@ class SourceComponent:
         """Collect the symbols the exchange knows; after a restart none is refused."""
         symbols = [entry.symbol for entry in wanted]
         if restored:
-            self._source.want(symbols, new_session=False)
+            self._source.want({entry.symbol: entry.id_before for entry in wanted})
+            await self._source.check(symbols)
+            return []
         refused = await self._source.check(symbols)
-        accepted = [symbol for symbol in symbols if restored or symbol not in refused]
-        self._source.want(accepted, new_session=not restored)
+        accepted = [entry for entry in wanted if entry.symbol not in refused]
+        for entry in accepted:
+            entry.id_before = self._source.last_id(entry.symbol)
+        self._source.want({entry.symbol: entry.id_before for entry in accepted})
         return [
             refused[symbol]
-            if symbol not in accepted
+            if symbol in refused
             else control_pb2.SymbolResult(venue=BINANCE_SPOT, symbol=symbol, state=control_pb2.SYMBOL_STATE_CONNECTING)
             for symbol in symbols
         ]
@@ -76,6 +83,10 @@ class SourceComponent:
         feed = self._source.feed
         return [control_pb2.Link(name="exchange", target=feed.url, connected=feed.connected, error=feed.error)]
 
+    def problems(self) -> list[str]:
+        """Streams the exchange refuses."""
+        return [f"{symbol}: {reason}" for symbol, reason in self._source.feed.refused.items()]
+
 
 class ConsumerComponent:
     """An aggregator or a sink behind its followers; `venue` is where its symbols trade."""
@@ -90,7 +101,6 @@ class ConsumerComponent:
         """Ask every upstream for the symbols; one is refused when every upstream refuses it."""
         answers: dict[str, list[control_pb2.SymbolResult]] = {entry.symbol: [] for entry in wanted}
         for follower in self._followers:
-            follower.consumer.want(follower.name, list(answers))
             for joining in (True, False):
                 symbols = [entry.symbol for entry in wanted if (follower.name in entry.joining) is joining]
                 if symbols:
@@ -108,10 +118,25 @@ class ConsumerComponent:
     def subscriptions(self, wanted: Mapping[str, Wanted]) -> list[control_pb2.Subscription]:
         """Connected means that an upstream is being followed."""
         connected = any(follower.connected for follower in self._followers)
-        return [
+        found = [
             self._facts.subscription(self._venue, symbol, connected=connected, wanted_by=entry.wanted_by)
             for symbol, entry in wanted.items()
         ]
+        for entry in found:
+            refusals = [
+                follower.refused[entry.symbol] for follower in self._followers if entry.symbol in follower.refused
+            ]
+            if refusals:
+                entry.message = "; ".join(refusals)
+            if len(refusals) == len(self._followers):
+                entry.state = control_pb2.SYMBOL_STATE_REFUSED
+        return found
+
+    def problems(self) -> list[str]:
+        """Stores that cannot be written."""
+        return list(
+            dict.fromkeys(follower.consumer.problem for follower in self._followers if follower.consumer.problem)
+        )
 
     def links(self) -> list[control_pb2.Link]:
         """The upstreams."""

@@ -17,6 +17,7 @@ from raven.rpc.pb import control_pb2
 from raven.telemetry import Telemetry
 
 POLL_S = 0.05
+REFUSED = control_pb2.SYMBOL_STATE_REFUSED
 
 
 class ControlService:
@@ -56,7 +57,7 @@ class ControlService:
             refused = set(new)
             try:
                 added = await self._component.add(entries, restored=False) if entries else []
-                refused = {result.symbol for result in added if result.state == control_pb2.SYMBOL_STATE_REFUSED}
+                refused = {result.symbol for result in added if result.state == REFUSED}
             finally:
                 for symbol in refused:
                     self._wanted.remove(symbol, requester)
@@ -96,8 +97,10 @@ class ControlService:
         requester = request.requester or USER
         return await self._stop(_symbols(request.symbols), requester)
 
-    async def stop_all(self) -> control_pb2.StopResponse:
-        """Collect nothing, whoever wanted it."""
+    async def stop_all(self, *, force: bool) -> control_pb2.StopResponse:
+        """Collect nothing that users asked for; with `force` nothing at all, whoever wanted it."""
+        if not force:
+            return await self._stop(list(self._wanted.symbols), USER)
         async with self._turn:
             symbols = list(self._wanted.symbols)
             self._wanted.symbols.clear()
@@ -120,7 +123,7 @@ class ControlService:
                     result.message = "was not being collected"
                 elif others := self._wanted.remove(symbol, requester):
                     result.state = control_pb2.SYMBOL_STATE_KEPT
-                    result.message = f"goes on: still wanted by {', '.join(others)}"
+                    result.message = f"still wanted by {', '.join(others)}"
                 else:
                     ended.append(symbol)
             self._wanted.save()
@@ -140,15 +143,21 @@ class ControlService:
         problems = []
         if subscriptions:
             problems = [f"{link.name}: {link.error or 'not connected'}" for link in links if not link.connected]
+            problems += [f"{entry.symbol} is refused" for entry in subscriptions if entry.state == REFUSED]
+            problems += self._component.problems()
         return control_pb2.StatusResponse(
             service=self._service, version=version("raven-market-data"), pid=os.getpid(),
             started_us=self._started_us, healthy=not problems, problems=problems, subscriptions=subscriptions,
             links=links, counters=self._telemetry.totals, simulated=self._simulated,
         )  # fmt: skip
 
-    def forget(self, consumer: str) -> bool:
-        """Free a dead consumer's hold on the journal."""
-        return self._hub is not None and self._hub.journal.forget(consumer)
+    async def forget(self, consumer: str) -> bool:
+        """Free a dead consumer's hold on the journal, and stop what only it wanted."""
+        wished = [symbol for symbol, entry in self._wanted.symbols.items() if consumer in entry.wanted_by]
+        if wished:
+            await self._stop(wished, consumer)
+        held = self._hub is not None and self._hub.journal.forget(consumer)
+        return held or bool(wished)
 
 
 def _symbols(symbols: Sequence[str]) -> list[str]:

@@ -10,21 +10,24 @@ from urllib.parse import urlsplit
 from raven.errors import InputError
 from raven.settings import Settings
 
+WILDCARDS: Final = ("", "0.0.0.0", "::")  # noqa: S104 - addresses that mean every one of this machine
+
 
 @dataclass(frozen=True, slots=True)
 class ServicePlan:
-    """One service: the setting of its port, the services it follows, its short names."""
+    """One service: the setting of its port, the services it follows, its short names; of sources, the venue."""
 
     name: str
     port_setting: str
     upstreams: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
+    venue: str = ""
 
 
 SERVICES: Final[dict[str, ServicePlan]] = {
     plan.name: plan
     for plan in (
-        ServicePlan("binance_spot", "port_binance_spot"),
+        ServicePlan("binance_spot", "port_binance_spot", venue="BINANCE_SPOT"),
         ServicePlan("raven_timebar", "port_timebar_minutes", ("binance_spot",), ("timebar", "timebar_minutes")),
         ServicePlan("raven_tibs", "port_tibs", ("binance_spot",), ("tibs",)),
         ServicePlan("tick_persistence", "port_tick_persistence", ("binance_spot",)),
@@ -45,6 +48,11 @@ def resolve(name: str) -> str:
     raise InputError(f"there is no service {name}", hint=hint)
 
 
+def sources_of(name: str) -> dict[str, str]:
+    """The upstreams of a service that collect trades, and the venue of each."""
+    return {upstream: SERVICES[upstream].venue for upstream in SERVICES[name].upstreams if SERVICES[upstream].venue}
+
+
 def downstream_first() -> list[str]:
     """All services, consumers before what they consume."""
     return list(reversed(SERVICES))
@@ -59,7 +67,8 @@ def port_of(settings: Settings, name: str) -> int:
 def target_of(settings: Settings, name: str) -> str:
     """Where a service is found: `[upstream]`, or this machine at its port."""
     configured: str = getattr(settings.upstream, name, "")
-    return configured or f"127.0.0.1:{port_of(settings, name)}"
+    bound = settings.server.host
+    return configured or f"{'127.0.0.1' if bound in WILDCARDS else bound}:{port_of(settings, name)}"
 
 
 def target_from(address: str, default_port: int) -> str:

@@ -21,13 +21,14 @@ USER: Final = "user"
 
 class Wanted(msgspec.Struct):
     """One symbol: who wants it, where its session began in the own journal, and which upstreams' durable
-    positions do not cover it yet.
+    positions do not cover it yet. `id_before`, of sources: the last trade id before the session, if any.
     """
 
     symbol: str
     wanted_by: list[str]
     session_start: Cursor | None = None
     joining: list[str] = []
+    id_before: int | None = None
 
 
 class WantedFile:

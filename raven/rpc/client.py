@@ -69,9 +69,9 @@ class Client:
         response = await self._call(self._control.Stop, request, timeout_s)
         return list(response.results)
 
-    async def stop_all(self, *, timeout_s: float = 10.0) -> list[control_pb2.SymbolResult]:
-        """Ask the service to stop collecting anything."""
-        response = await self._call(self._control.StopAll, control_pb2.StopAllRequest(), timeout_s)
+    async def stop_all(self, *, force: bool = False, timeout_s: float = 10.0) -> list[control_pb2.SymbolResult]:
+        """Ask the service to stop what users asked for; with `force` anything."""
+        response = await self._call(self._control.StopAll, control_pb2.StopAllRequest(force=force), timeout_s)
         return list(response.results)
 
     async def list(self, *, timeout_s: float = 5.0) -> list[control_pb2.Subscription]:

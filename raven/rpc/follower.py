@@ -32,10 +32,15 @@ GRANTED = (
 
 
 class Consumer(Protocol):
-    """Who takes the batches of a follower, and of them the rows of the symbols it was told to want."""
+    """Who takes the batches of a follower, and of them the rows of the symbols it was told to want.
+
+    `problem` says why what was taken cannot be dealt with now; empty when it can.
+    """
+
+    problem: str
 
     def want(self, upstream: str, symbols: Sequence[str]) -> None:
-        """Take rows of these symbols from now on."""
+        """Take rows of these symbols: the position covers them."""
 
     async def leave(self, upstream: str, symbols: Sequence[str]) -> None:
         """Take no more rows of these symbols."""
@@ -47,7 +52,7 @@ class Consumer(Protocol):
         """Take one batch. Its cursor becomes the position."""
 
     async def rewind(self, upstream: str, position: Cursor, symbols: Sequence[str]) -> None:
-        """`symbols` joined: go back to `position`, or stay when it is not before the present one."""
+        """`symbols` join: take their rows from `position` on, going back to it where it lies before the present one."""
 
 
 class Follower:
@@ -68,6 +73,7 @@ class Follower:
         self._joining: set[str] = set()
         self._leaving: set[str] = set()
         self._session_starts: dict[str, Cursor] = {}
+        self.refused: dict[str, str] = {}
         self._changed = asyncio.Event()
 
     async def add(self, symbols: Sequence[str], *, joining: bool) -> list[control_pb2.SymbolResult]:
@@ -75,7 +81,9 @@ class Follower:
         self._wanted.update(symbols)
         self._leaving.difference_update(symbols)
         if joining:
-            self._joining.update(symbols)
+            self._joining.update(symbols)  # their rows are taken from where they begin, not before
+        else:
+            self.consumer.want(self.name, symbols)
         try:
             results = await self._request(symbols)
         except UpstreamError as error:
@@ -88,11 +96,18 @@ class Follower:
                 )
                 for symbol in symbols
             ]
-        refused = {result.symbol for result in results if result.state == control_pb2.SYMBOL_STATE_REFUSED}
-        self._wanted -= refused
-        self._joining -= refused
+        if joining:
+            self._forget_refused(symbols)
         self._changed.set()
         return results
+
+    def _forget_refused(self, symbols: Sequence[str]) -> None:
+        """A symbol that was refused when it was first asked for is not wanted here."""
+        refused = {symbol for symbol in symbols if symbol in self.refused}
+        self._wanted -= refused
+        self._joining -= refused
+        for symbol in refused:
+            del self.refused[symbol]
 
     async def remove(self, symbols: Iterable[str]) -> None:
         """Want `symbols` no more; the upstream is told now, or when it can be reached again."""
@@ -101,6 +116,8 @@ class Follower:
         self._granted -= leaving
         self._joining -= leaving
         self._leaving |= leaving
+        for symbol in leaving:
+            self.refused.pop(symbol, None)
         with contextlib.suppress(UpstreamError):  # told again on the next connection
             await self._release()
 
@@ -175,6 +192,10 @@ class Follower:
             if result.state in GRANTED:
                 self._granted.add(result.symbol)
                 self._session_starts[result.symbol] = from_message(result.session_start)
+                self.refused.pop(result.symbol, None)
+            elif self.refused.get(result.symbol) != result.message:
+                self.refused[result.symbol] = result.message
+                self._telemetry.error("symbol_refused", f"{self.name} refuses {result.symbol}: {result.message}")
         return results
 
     async def _release(self) -> None:

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from raven.batches.batch import BatchMeta, Cursor
 from raven.journal import Entry, Journal
+from raven.tasks import finish
 
 DISK_CHUNK: Final = 64
 
@@ -44,7 +45,13 @@ class Hub:
         return Cursor(self.journal.id, self.last_sequence)
 
     async def publish(self, batch: pa.RecordBatch, meta: BatchMeta) -> Entry:
-        """Append durably, then show it to the subscribers; raises JournalError when it cannot be stored."""
+        """Append durably, then show it to the subscribers; raises JournalError when it cannot be stored.
+
+        Once begun it is done: what is on disk and not in the tail would be a hole for those who read live.
+        """
+        return await finish(self._publish(batch, meta))
+
+    async def _publish(self, batch: pa.RecordBatch, meta: BatchMeta) -> Entry:
         async with self._appending:
             entry = await asyncio.to_thread(self.journal.append, batch, meta)
             self._tail.append(entry)

@@ -21,6 +21,7 @@ from raven.rpc.cursors import to_message
 from raven.rpc.hub import Hub
 from raven.rpc.limits import MAX_MESSAGE_BYTES, MAX_SYMBOLS_PER_REQUEST
 from raven.rpc.pb import control_pb2, control_pb2_grpc, market_data_pb2, market_data_pb2_grpc
+from raven.tasks import finish
 
 CURSOR_EVERY_S: Final = 1.0
 OPTIONS: Final = [
@@ -41,8 +42,8 @@ class ControlHandler(Protocol):
     async def stop(self, request: control_pb2.StopRequest) -> control_pb2.StopResponse:
         """Stop collecting symbols."""
 
-    async def stop_all(self) -> control_pb2.StopResponse:
-        """Stop collecting anything."""
+    async def stop_all(self, *, force: bool) -> control_pb2.StopResponse:
+        """Stop collecting what users asked for; with `force` anything."""
 
     def list(self) -> control_pb2.ListResponse:
         """What is being collected."""
@@ -50,8 +51,8 @@ class ControlHandler(Protocol):
     def status(self) -> control_pb2.StatusResponse:
         """How the service is."""
 
-    def forget(self, consumer: str) -> bool:
-        """Free a dead consumer's hold on the journal; whether it was known."""
+    async def forget(self, consumer: str) -> bool:
+        """Free a dead consumer's hold and end its wishes; whether it was known."""
 
 
 class ControlServicer(control_pb2_grpc.ControlServicer):
@@ -64,7 +65,7 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
         """Begin collecting symbols."""
         await _bounded(request.symbols, context)
         try:
-            return await self._handler.start(request)
+            return await finish(self._handler.start(request))
         except RavenError as error:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
 
@@ -72,14 +73,14 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
         """Stop collecting symbols."""
         await _bounded(request.symbols, context)
         try:
-            return await self._handler.stop(request)
+            return await finish(self._handler.stop(request))
         except RavenError as error:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
 
-    async def StopAll(self, request: control_pb2.StopAllRequest, context: Context) -> control_pb2.StopResponse:  # noqa: N802, ARG002
+    async def StopAll(self, request: control_pb2.StopAllRequest, context: Context) -> control_pb2.StopResponse:  # noqa: N802
         """Stop collecting anything."""
         try:
-            return await self._handler.stop_all()
+            return await finish(self._handler.stop_all(force=request.force))
         except RavenError as error:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
 
@@ -93,7 +94,7 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
 
     async def Forget(self, request: control_pb2.ForgetRequest, context: Context) -> control_pb2.ForgetResponse:  # noqa: N802, ARG002
         """Free a consumer's hold on the journal."""
-        return control_pb2.ForgetResponse(known=self._handler.forget(request.consumer))
+        return control_pb2.ForgetResponse(known=await finish(self._handler.forget(request.consumer)))
 
 
 class MarketDataServicer(market_data_pb2_grpc.MarketDataServicer):
@@ -212,7 +213,7 @@ class Server:
         except RuntimeError as error:
             raise RavenError(
                 f"cannot listen on {self.host}:{self.port}",
-                hint="is another service running there? choose another port with --port",
+                hint="is the host an address of this machine, and the port free? see --host and --port",
             ) from error
         await self._server.start()
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)

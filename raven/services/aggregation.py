@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final
 
 import pyarrow as pa
 
@@ -12,26 +11,26 @@ from raven.aggregators.aggregator import Aggregator
 from raven.bars.kernel import Kernel
 from raven.batches.schema import stream_schema
 from raven.control.components import ConsumerComponent
+from raven.control.plan import sources_of
 from raven.rpc.follower import Follower
 from raven.services.runtime import Environment, Service
 from raven.sources.binance import BINANCE_SPOT
 
-SOURCES: Final = {"binance_spot": BINANCE_SPOT}
-
 
 def build(environment: Environment, kernels: Sequence[Kernel], schema: pa.Schema) -> Service:
     """An aggregator over its journal, following the sources."""
+    sources = sources_of(environment.name)
     hub = environment.open_hub(stream_schema(schema, kind=kernels[0].kind, venue=""))
     aggregator = Aggregator(
         kernels,
         hub,
         environment.folder / "checkpoint.arrow",
-        venues=SOURCES,
+        venues=sources,
         schema=stream_schema(schema, kind=kernels[0].kind, venue=""),
         telemetry=environment.telemetry,
         joined=environment.wanted.joined,
     )
-    followers = [environment.follow(upstream, aggregator) for upstream in SOURCES]
+    followers = [environment.follow(upstream, aggregator) for upstream in sources]
 
     async def save_often() -> None:
         while True:

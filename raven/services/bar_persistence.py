@@ -9,7 +9,7 @@ import typer
 
 from raven.rpc.subscriptions import SubscriptionTable
 from raven.services import persistence, runtime
-from raven.services.runtime import Environment, Service
+from raven.services.runtime import Environment, HostOption, PortOption, Service
 from raven.sinks.delta import DeltaBarStore
 from raven.sinks.sink import BarSink
 from raven.sinks.store import BarKind
@@ -36,6 +36,7 @@ def build(environment: Environment, bars: Bars) -> Service:
         upstream: BarSink(
             DeltaBarStore(environment.settings.data / "delta", UPSTREAMS[upstream]),
             persistence.limits(environment),
+            upstreams=[upstream],
             facts=facts,
             telemetry=environment.telemetry,
             joined=environment.wanted.joined,
@@ -47,8 +48,8 @@ def build(environment: Environment, bars: Bars) -> Service:
 
 def command(
     bars: Annotated[Bars, typer.Option(help="Which bars to store.")] = Bars.BOTH,
-    host: Annotated[str | None, typer.Option(help="Address to bind.")] = None,
-    port: Annotated[int | None, typer.Option(help="gRPC port; metrics at port + 1000.")] = None,
+    host: HostOption = None,
+    port: PortOption = None,
 ) -> None:
     """Store bars."""
     runtime.main(NAME, lambda environment: build(environment, bars), host=host, port=port)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
 from raven.control.components import SourceComponent
 from raven.services import runtime
-from raven.services.runtime import Environment, Service
+from raven.services.runtime import Environment, HostOption, PortOption, Service
 from raven.sources.binance.source import STREAM_SCHEMA, BinanceSource
 
 NAME = "binance_spot"
@@ -26,10 +24,7 @@ def build(environment: Environment) -> Service:
     return Service(SourceComponent(source), hub, [source.run], [source.close])
 
 
-def command(
-    host: Annotated[str | None, typer.Option(help="Address to bind.")] = None,
-    port: Annotated[int | None, typer.Option(help="gRPC port; metrics at port + 1000.")] = None,
-) -> None:
+def command(host: HostOption = None, port: PortOption = None) -> None:
     """Collect the trades of Binance spot and stream them. Nothing is collected until asked for."""
     runtime.main(NAME, build, host=host, port=port)
 

@@ -6,12 +6,14 @@ import asyncio
 import gc
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
+import typer
 
 from raven.control.components import Component
 from raven.control.handler import ControlService
@@ -28,6 +30,11 @@ from raven.telemetry import Telemetry, set_up_logging
 
 RETENTION_EVERY_S = 10.0
 METRICS_PORT_OFFSET = 1000
+
+HostOption = Annotated[str | None, typer.Option(help="Address to bind.")]
+PortOption = Annotated[
+    int | None, typer.Option(help="gRPC port; metrics at port + 1000.", min=1, max=65535 - METRICS_PORT_OFFSET)
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +72,7 @@ class Service:
     component: Component
     hub: Hub | None = None
     runs: list[Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=list)
-    closes: list[Callable[[], Awaitable[object]]] = field(default_factory=list)
+    closes: list[Callable[[], Coroutine[Any, Any, object]]] = field(default_factory=list)
 
 
 def main(name: str, build: Callable[[Environment], Service], *, host: str | None, port: int | None) -> None:
@@ -117,12 +124,13 @@ async def _serve(name: str, build: Callable[[Environment], Service], settings: S
         for run in runs:
             run.cancel()
         await asyncio.gather(*runs, return_exceptions=True)
-        for close in service.closes:
-            await close()
-        await server.stop()
-        if service.hub is not None:
-            await asyncio.to_thread(service.hub.journal.close)
-        lock.release()
+        async with AsyncExitStack() as stack:  # each is closed, whatever another raises
+            stack.callback(lock.release)
+            if service.hub is not None:
+                stack.push_async_callback(asyncio.to_thread, service.hub.journal.close)
+            stack.push_async_callback(server.stop)
+            for close in reversed(service.closes):
+                stack.push_async_callback(close)
         telemetry.info("stopped", f"{name} stopped")
 
 

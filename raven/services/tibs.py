@@ -9,7 +9,7 @@ import typer
 from raven.bars.tick_imbalance import TickImbalanceKernel
 from raven.batches.schema import TIB_SCHEMA
 from raven.services import aggregation, runtime
-from raven.services.runtime import Environment, Service
+from raven.services.runtime import Environment, HostOption, PortOption, Service
 
 NAME = "raven_tibs"
 
@@ -33,8 +33,8 @@ def command(
     size_max: Annotated[float | None, typer.Option(help="Largest expected size [1000].")] = None,
     min_imbalance: Annotated[float | None, typer.Option(help="Least |expected imbalance|; 0: off [0].")] = None,
     max_ticks: Annotated[int | None, typer.Option(help="Close a bar at so many ticks; 0: off [0].")] = None,
-    host: Annotated[str | None, typer.Option(help="Address to bind.")] = None,
-    port: Annotated[int | None, typer.Option(help="gRPC port; metrics at port + 1000.")] = None,
+    host: HostOption = None,
+    port: PortOption = None,
 ) -> None:
     """Build tick imbalance bars from trades and stream them."""
     flags = {

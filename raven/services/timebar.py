@@ -10,7 +10,7 @@ from raven.bars.time_bars import TimeBarKernel
 from raven.batches.schema import TIME_BAR_SCHEMA
 from raven.errors import InputError
 from raven.services import aggregation, runtime
-from raven.services.runtime import Environment, Service
+from raven.services.runtime import Environment, HostOption, PortOption, Service
 
 NAME = "raven_timebar"
 
@@ -27,8 +27,8 @@ def build(environment: Environment, seconds: list[int]) -> Service:
 
 def command(
     seconds: Annotated[list[int] | None, typer.Option(help="Length of a bar; repeat for several. Default 60.")] = None,
-    host: Annotated[str | None, typer.Option(help="Address to bind.")] = None,
-    port: Annotated[int | None, typer.Option(help="gRPC port; metrics at port + 1000.")] = None,
+    host: HostOption = None,
+    port: PortOption = None,
 ) -> None:
     """Build time bars from trades and stream them."""
     runtime.main(NAME, lambda environment: build(environment, seconds or []), host=host, port=port)

@@ -22,6 +22,7 @@ from raven.batches.accumulator import Accumulator
 from raven.batches.batch import BatchMeta, Cursor
 from raven.batches.schema import to_frame
 from raven.clock import Backoff, monotonic_ns
+from raven.errors import StoreError
 from raven.rpc.subscriptions import SubscriptionTable
 from raven.sinks.store import (
     BarFlush,
@@ -51,14 +52,24 @@ class FlushLimits:
     maintain_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """A flush on its way into the store: rows by upstream, the positions after them, who joined with it."""
+
+    items: Sequence[tuple[str, pl.DataFrame]]
+    positions: dict[str, Cursor]
+    joining: dict[str, list[str]]
+
+
 class Sink(ABC, Generic[S]):
-    """Feeds one store."""
+    """Feeds one store with the rows of `upstreams`. Raises StoreError when the store cannot be opened."""
 
     def __init__(
         self,
         store: S,
         limits: FlushLimits,
         *,
+        upstreams: Sequence[str],
         facts: SubscriptionTable,
         telemetry: Telemetry,
         joined: Callable[[str, Sequence[str]], None],
@@ -74,14 +85,23 @@ class Sink(ABC, Generic[S]):
         )
         self._buffer_rows = limits.rows * BUFFER_FLUSHES
         self._symbols: dict[str, set[str]] = {}
-        self._positions: dict[str, Cursor] = {}
         self._joining: dict[str, list[str]] = {}
+        self._in_flight: Flight | None = None
+        self.problem = ""
         self._taken = asyncio.Event()
         self._drained = asyncio.Event()
-        self._flush_is_whole = True
-        self._stored_positions: dict[str, Cursor] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=store.table)  # a store belongs to one thread
-        self._thread.submit(store.open).result()
+        self._positions = self._thread.submit(self._open, upstreams).result()
+        self._stored_positions = dict(self._positions)
+
+    def _open(self, upstreams: Sequence[str]) -> dict[str, Cursor]:
+        self._store.open()
+        for torn in self._store.cut:
+            self._telemetry.warning(
+                "torn_commit", f"{self._store.table}: set aside {torn}, torn by a crash before it counted"
+            )
+        stored = {upstream: self._store.position(upstream) for upstream in upstreams}
+        return {upstream: cursor for upstream, cursor in stored.items() if cursor is not None}
 
     def want(self, upstream: str, symbols: Sequence[str]) -> None:
         """Take rows of these symbols from now on."""
@@ -93,15 +113,14 @@ class Sink(ABC, Generic[S]):
 
     def position(self, upstream: str) -> Cursor | None:
         """What has been taken of `upstream`."""
-        if upstream not in self._positions:
-            stored = self._thread.submit(self._store.position, upstream).result()
-            if stored is None:
-                return None
-            self._positions[upstream] = stored
-        return self._positions[upstream]
+        return self._positions.get(upstream)
 
     async def rewind(self, upstream: str, position: Cursor, symbols: Sequence[str]) -> None:
-        """Go back for symbols that joined; they count as joined once a flush has stored a position from there on."""
+        """Take rows of symbols that join, and go back for them.
+
+        They count as joined once a flush has stored a position from there on.
+        """
+        self.want(upstream, symbols)
         here = self.position(upstream)
         if here is None or (here.journal_id == position.journal_id and position.sequence < here.sequence):
             self._positions[upstream] = position
@@ -148,45 +167,52 @@ class Sink(ABC, Generic[S]):
                     await self._taken.wait()
 
     async def flush(self) -> None:
-        """Write what is buffered and the positions, trying until the store takes them; then acknowledge."""
-        positions, joining = dict(self._positions), self._joining
-        items, self._joining = self._rows.take(), {}
-        self._drained.set()
-        if not items and positions == self._stored_positions:
-            return
-        self._flush_is_whole = False
-        result = await self._write(items, positions)
-        self._flush_is_whole = True
-        self._stored_positions = positions
+        """Write what is buffered and the positions, trying until the store takes them; then acknowledge.
+
+        A flush that was cut short is gone on with first: its rows lie before every later position.
+        """
+        if self._in_flight is None:
+            positions = dict(self._positions)
+            if not self._rows.rows and not self._joining and positions == self._stored_positions:
+                return
+            self._in_flight = Flight(self._rows.take(), positions, self._joining)
+            self._joining = {}
+            self._drained.set()
+        flight = self._in_flight
+        result = await self._write(flight)
+        self._in_flight = None
+        self._stored_positions = flight.positions
         self._telemetry.add("stored_rows", result.rows, store=self._store.table)
         self._telemetry.add("flushes", store=self._store.table)
         if result.duplicates:
             self._telemetry.add("duplicate_rows", result.duplicates)
-        for upstream, symbols in joining.items():
+        for upstream, symbols in flight.joining.items():
             self._joined(upstream, symbols)
-        for upstream, cursor in positions.items():
+        for upstream, cursor in flight.positions.items():
             if self.acknowledge is not None:
                 await self.acknowledge(upstream, cursor)
 
-    async def _write(self, items: Sequence[tuple[str, pl.DataFrame]], positions: Mapping[str, Cursor]) -> WriteResult:
+    async def _write(self, flight: Flight) -> WriteResult:
         backoff = Backoff()
         while True:
             began = time.monotonic()
             try:
-                result = await self._in_thread(lambda: self._write_once(items, positions))
+                result = await self._in_thread(lambda: self._write_once(flight.items, flight.positions))
             except StoreUnavailableError as error:
                 pause_s = backoff.next_s()
+                self.problem = f"{self._store.table}: {error}"
                 self._telemetry.add("retries", store=self._store.table)
                 self._telemetry.warning("store_unavailable", f"{error}; trying again in {pause_s:.1f} s")
                 await asyncio.sleep(pause_s)
             else:
+                self.problem = ""
                 self._telemetry.set("last_flush_ms", (time.monotonic() - began) * 1e3)
                 return result
 
     async def _maintain(self) -> None:
         try:
             done = await self._in_thread(self._store.maintain)
-        except StoreUnavailableError as error:
+        except StoreError as error:
             self._telemetry.warning("not_maintained", f"{self._store.table}: {error}; trying again later")
             return
         if done:
@@ -195,15 +221,12 @@ class Sink(ABC, Generic[S]):
     async def _in_thread(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
-    @property
-    def stored_rows(self) -> int:
-        """Rows in the table."""
-        return self._store.rows()
-
     async def close(self) -> None:
-        """Write what is buffered once more, without waiting for a store that is down, and let go of it."""
+        """Write what is left, without waiting for a store that is down, and let go of it."""
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(CLOSE_S):
+                if self._in_flight is not None:
+                    await self.flush()
                 await self.flush()
         except TimeoutError:
             self._telemetry.warning("not_flushed", "the store is down; the upstream's journal keeps what is left")
@@ -232,7 +255,7 @@ class TradeSink(Sink[TradeStore]):
         telemetry: Telemetry,
         joined: Callable[[str, Sequence[str]], None],
     ) -> None:
-        super().__init__(store, limits, facts=facts, telemetry=telemetry, joined=joined)
+        super().__init__(store, limits, upstreams=list(venues), facts=facts, telemetry=telemetry, joined=joined)
         self._venues = venues
 
     def _observe(self, upstream: str, rows: pl.DataFrame) -> None:

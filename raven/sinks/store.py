@@ -75,6 +75,10 @@ class Store(Protocol):
     name: str
     table: str
 
+    @property
+    def cut(self) -> tuple[str, ...]:
+        """What `open` found torn by a crash and set aside; it was never reported as stored."""
+
     def open(self) -> None:
         """Take hold of the table, making it where there is none.
 

@@ -14,6 +14,7 @@ from polars.testing import assert_frame_equal
 import raven
 from raven import api
 from raven.batches.batch import Cursor
+from raven.builders import DroppedRowsWarning
 from raven.errors import InputError, StateError, StoreError
 from raven.sinks.delta import DeltaBarStore, DeltaTradeStore
 from raven.sinks.store import BarFlush, TradeFlush
@@ -53,6 +54,15 @@ def test_frames_lazy_frames_and_iterables_give_the_same_bars(archive: pl.DataFra
     assert_frame_equal(raven.tick_imbalance_bars([archive[:50_000], archive[50_000:]]), tibs, rel_tol=1e-12)
 
 
+def test_a_frame_out_of_order_is_put_in_order_and_frames_out_of_order_warn(archive: pl.DataFrame) -> None:
+    assert_frame_equal(raven.time_bars(archive.reverse(), "1h"), raven.time_bars(archive, "1h"), rel_tol=1e-12)
+    without_ids = archive.drop("trade_id").sample(fraction=1.0, shuffle=True, seed=1)
+    hours = raven.time_bars(without_ids, "1h")
+    assert hours["total_ticks"].to_list() == raven.time_bars(archive, "1h")["total_ticks"].to_list()
+    with pytest.warns(DroppedRowsWarning, match="50000 rows were left out"):
+        raven.time_bars([archive[50_000:], archive[:50_000]], "1h")
+
+
 def test_partial_adds_the_open_bar(archive: pl.DataFrame) -> None:
     closed, all_bars = raven.time_bars(archive, "1h"), raven.time_bars(archive, "1h", partial=True)
     assert (closed.height, all_bars.height) == (11, 12)
@@ -84,6 +94,9 @@ def test_a_users_own_frame_needs_four_columns(archive: pl.DataFrame) -> None:
         (lambda frame: frame.with_columns(pl.col("ts_event").dt.epoch("ms")), "ts_event is Int64.*Datetime"),
         (lambda frame: frame.with_columns(price=pl.lit("1,5")), "trades do not fit"),
         (lambda frame: frame.with_columns(price=pl.lit(None)), "price holds nulls"),
+        (lambda frame: frame.with_columns(price=pl.lit(float("nan"))), "price holds 5 values that are no positive"),
+        (lambda frame: frame.with_columns(quantity=pl.lit(-1.0)), "quantity holds 5 values that are no positive"),
+        (lambda frame: frame.with_columns(side=pl.lit(0)), "side holds 5 values other than"),
     ],
 )
 def test_frames_that_do_not_fit_say_why(change: object, message: str) -> None:

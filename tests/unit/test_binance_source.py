@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
@@ -19,6 +20,7 @@ from raven.journal import Journal
 from raven.rpc.hub import Hub
 from raven.rpc.pb import control_pb2
 from raven.sources.binance.source import STREAM_SCHEMA, BinanceSource
+from raven.sources.binance.watermark import Watermark
 from raven.sources.simulated.build import build_market
 from raven.sources.simulated.exchange import SimulatedExchange
 from raven.telemetry import Telemetry
@@ -61,6 +63,11 @@ def rows_of(source: BinanceSource) -> int:
     return source._telemetry.totals.get("rows", 0)
 
 
+def begin(source: BinanceSource, symbol: str) -> None:
+    """Begin a session."""
+    source.want({symbol: source.last_id(symbol)})
+
+
 def trade(number: int, symbol: str = "BTCUSDT", *, time_us: int = 1_760_000_000_000_000) -> str:
     data = {
         "e": "trade",
@@ -97,9 +104,9 @@ async def test_nothing_is_collected_until_asked_for_and_only_that(tmp_path: Path
             await asyncio.sleep(0.3)
             assert not source.feed.connected
             assert rows_of(source) == 0
-            source.want(["BTCUSDT"], new_session=True)
+            begin(source, "BTCUSDT")
             await until(lambda: rows_of(source) > 50)
-            source.want(["ETHUSDT"], new_session=True)
+            begin(source, "ETHUSDT")
             await until(lambda: source.facts.of("BINANCE_SPOT", "ETHUSDT").rows > 50)
             source.leave(["BTCUSDT"])
             await until(lambda: source.feed.acknowledged == {"ETHUSDT"})
@@ -139,7 +146,7 @@ async def test_a_lost_connection_is_a_recorded_gap_and_repeats_are_dropped(tmp_p
         await socket.close()
 
     async with serving(script) as url, collecting(tmp_path, url) as source:
-        source.want(["BTCUSDT"], new_session=True)
+        begin(source, "BTCUSDT")
         await until(lambda: rows_of(source) == 17)
         facts = source.facts.of("BINANCE_SPOT", "BTCUSDT")
         assert (facts.gaps, facts.missing_ids) == (1, 7)
@@ -158,11 +165,11 @@ async def test_ids_between_two_sessions_are_no_gap_but_a_later_jump_is(tmp_path:
         await socket.wait_closed()
 
     async with serving(script) as url, collecting(tmp_path, url) as source:
-        source.want(["BTCUSDT"], new_session=True)
+        begin(source, "BTCUSDT")
         await until(lambda: rows_of(source) == 5)
         source.leave(["BTCUSDT"])
         await until(lambda: not source.feed.connected)
-        source.want(["BTCUSDT"], new_session=True)
+        begin(source, "BTCUSDT")
         await until(lambda: rows_of(source) == 8)
     _, metas = recorded(tmp_path)
     assert [(gap.after_id, gap.before_id) for meta in metas for gap in meta.gaps] == [(51, 60)]
@@ -178,13 +185,13 @@ async def test_a_restart_goes_on_where_it_was_and_records_what_it_missed(tmp_pat
 
     async with serving(script) as url:
         async with collecting(tmp_path, url) as source:
-            source.want(["BTCUSDT"], new_session=True)
+            begin(source, "BTCUSDT")
             await until(lambda: rows_of(source) == 5)
         async with collecting(tmp_path, url) as source:
-            source.want(["BTCUSDT"], new_session=False)
+            source.want({"BTCUSDT": None})
             await until(lambda: source._telemetry.totals.get("duplicate_rows", 0) == 1)
         async with collecting(tmp_path, url) as source:
-            source.want(["BTCUSDT"], new_session=False)
+            source.want({"BTCUSDT": None})
             await until(lambda: rows_of(source) == 2)
     trades, metas = recorded(tmp_path)
     assert trades.get_column("trade_id").to_list() == [1, 2, 3, 4, 5, 9, 10]
@@ -200,7 +207,7 @@ async def test_bad_frames_cost_themselves_alone(tmp_path: Path) -> None:
         await socket.wait_closed()
 
     async with serving(script) as url, collecting(tmp_path, url) as source:
-        source.want(["BTCUSDT"], new_session=True)
+        begin(source, "BTCUSDT")
         await until(lambda: rows_of(source) == 3)
         totals = dict(source._telemetry.totals)
     assert (totals["dead_frames"], totals["ignored_frames"]) == (3, 1)
@@ -219,7 +226,7 @@ async def test_a_silent_connection_is_stale_and_opened_again(tmp_path: Path) -> 
         await socket.wait_closed()
 
     async with serving(script) as url, collecting(tmp_path, url, stale_s=0.6) as source:
-        source.want(["BTCUSDT"], new_session=True)
+        begin(source, "BTCUSDT")
         await until(lambda: opened >= 2)
         assert source._telemetry.totals["reconnects"] >= 1
 
@@ -230,7 +237,7 @@ async def test_an_idle_feed_goes_on_telling_the_time_while_connected(tmp_path: P
         await socket.wait_closed()
 
     async with serving(script) as url, collecting(tmp_path, url) as source:
-        source.want(["BTCUSDT"], new_session=True)
+        begin(source, "BTCUSDT")
         await until(lambda: source._hub.last_sequence >= 3)
     _, metas = recorded(tmp_path)
     watermarks = [meta.watermark_us for meta in metas if meta.watermark_us is not None]
@@ -241,4 +248,68 @@ async def test_an_idle_feed_goes_on_telling_the_time_while_connected(tmp_path: P
 async def test_thousands_of_streams_are_more_than_a_connection_holds(tmp_path: Path) -> None:
     async with collecting(tmp_path, "ws://127.0.0.1:1") as source:
         with pytest.raises(Exception, match="at most 1024 streams"):
-            source.want([f"S{number}USDT" for number in range(1025)], new_session=True)
+            source.want({f"S{number}USDT": None for number in range(1025)})
+
+
+async def test_a_session_that_had_no_trade_yet_is_still_new_after_a_restart(tmp_path: Path) -> None:
+    sessions = iter([range(1, 6), range(500, 502)])
+
+    async def script(socket: ServerConnection) -> None:
+        for number in next(sessions, []):
+            await socket.send(trade(number))
+        await socket.wait_closed()
+
+    async with serving(script) as url:
+        async with collecting(tmp_path, url) as source:
+            begin(source, "BTCUSDT")
+            await until(lambda: rows_of(source) == 5)
+            before_session = source.last_id("BTCUSDT")
+            assert before_session == 5
+        async with collecting(tmp_path, url) as source:
+            source.want({"BTCUSDT": before_session})  # as remembered from before the restart
+            await until(lambda: rows_of(source) == 2)
+    _, metas = recorded(tmp_path)
+    assert not any(meta.gaps for meta in metas)
+
+
+async def test_a_quiet_market_is_no_stale_connection(tmp_path: Path) -> None:
+    exchange = SimulatedExchange(build_market(symbols=["BTCUSDT"], rate=0.02), port=0)
+    await exchange.start()
+    try:
+        async with collecting(tmp_path, exchange.ws_url, exchange.rest_url, stale_s=0.4) as source:
+            source._last_ids["BTCUSDT"] = 2**62  # everything the exchange has traded was seen
+            begin(source, "BTCUSDT")
+            await until(lambda: source.feed.acknowledged == {"BTCUSDT"})
+            await asyncio.sleep(1.5)
+            assert source.feed.connections == 1
+            source._last_ids["BTCUSDT"] = 0  # now something is missing
+            await until(lambda: source.feed.connections == 2)
+    finally:
+        await exchange.stop()
+
+
+async def test_a_stream_the_exchange_refuses_is_not_acknowledged(tmp_path: Path) -> None:
+    async def handle(socket: ServerConnection) -> None:
+        request = json.loads(await socket.recv())
+        await socket.send(json.dumps({"error": {"code": 4, "msg": "Too many subscriptions"}, "id": request["id"]}))
+        await socket.wait_closed()
+
+    async with serve(handle, "127.0.0.1", 0) as server:
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with collecting(tmp_path, url) as source:
+            begin(source, "BTCUSDT")
+            await until(lambda: bool(source.feed.refused))
+            assert "Too many subscriptions" in source.feed.refused["BTCUSDT"]
+            assert source.feed.acknowledged == set()
+            assert source.feed.connected
+
+
+async def test_the_watermark_leaves_out_the_time_without_a_connection() -> None:
+    watermark = Watermark()
+    watermark.advance(datetime(2026, 1, 1, tzinfo=UTC), 1_000_000)
+    first = watermark.at(1_500_000)
+    watermark.go_on(60_000_000)
+    again = watermark.at(60_200_000)
+    assert first is not None
+    assert again is not None
+    assert again - first == -300_000, "0.2 s after the reconnect, not a minute later"

@@ -78,6 +78,22 @@ async def test_follow_after_reopen_reads_what_was_before(tmp_path: Path) -> None
         assert await asyncio.wait_for(follow(hub, 4, 2), 10) == [5, 6]
 
 
+async def test_a_cancelled_publish_is_no_hole_for_who_reads_live(journal: Journal) -> None:
+    hub = Hub(journal)
+    reader = asyncio.ensure_future(follow(hub, 0, 60))
+    for number in range(1, 61):
+        publishing = asyncio.ensure_future(publish(hub, number, 1))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        publishing.cancel()
+        await asyncio.gather(publishing, return_exceptions=True)
+    on_disk = [entry.meta.sequence for entry in journal.read()]
+    assert on_disk[-1] == hub.last_sequence
+    await publish(hub, 61, 60 - len(on_disk))
+    on_disk = [entry.meta.sequence for entry in journal.read()]
+    assert await asyncio.wait_for(reader, 10) == on_disk
+
+
 async def test_waits_for_the_next_batch(journal: Journal) -> None:
     hub = Hub(journal)
     await publish(hub, 1, 1)

@@ -39,7 +39,7 @@ class Handler:
     async def stop(self, request: control_pb2.StopRequest) -> control_pb2.StopResponse:
         return control_pb2.StopResponse(results=[control_pb2.SymbolResult(symbol=name) for name in request.symbols])
 
-    async def stop_all(self) -> control_pb2.StopResponse:
+    async def stop_all(self, *, force: bool) -> control_pb2.StopResponse:  # noqa: ARG002
         return control_pb2.StopResponse()
 
     def list(self) -> control_pb2.ListResponse:
@@ -48,7 +48,7 @@ class Handler:
     def status(self) -> control_pb2.StatusResponse:
         return control_pb2.StatusResponse(service="test", healthy=True)
 
-    def forget(self, consumer: str) -> bool:
+    async def forget(self, consumer: str) -> bool:
         return consumer == "known"
 
 

@@ -140,6 +140,19 @@ async def test_shutdown_in_the_middle_of_a_failing_flush_keeps_the_old_position(
         assert sink.position(UPSTREAM) is None, "rows of the flush that was cut short must come again"
 
 
+async def test_a_flush_cut_short_is_written_first_when_the_store_is_back(tmp_path: Path) -> None:
+    async with sinking(tmp_path, failures=10**6) as (sink, _):
+        await feed(sink, range(1, 12))
+        await asyncio.sleep(0.3)  # the flush is being tried, and is cut short
+        await feed(sink, range(12, 14))
+        assert sink.problem == "trades: the disk is away"
+        sink._store.failures = 0  # type: ignore[attr-defined]
+        await asyncio.sleep(0)
+    assert stored(tmp_path) == list(range(10, 140))
+    async with sinking(tmp_path) as (sink, _):
+        assert sink.position(UPSTREAM) == Cursor("j", 13)
+
+
 async def test_a_quiet_symbol_moves_the_position(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sinks, "POSITION_S", 0.2)
     async with sinking(tmp_path) as (sink, recorder):

@@ -72,8 +72,10 @@ class StopResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[SymbolResult, _Mapping]]] = ...) -> None: ...
 
 class StopAllRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("force",)
+    FORCE_FIELD_NUMBER: _ClassVar[int]
+    force: bool
+    def __init__(self, force: _Optional[bool] = ...) -> None: ...
 
 class ListRequest(_message.Message):
     __slots__ = ()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 from deltalake import DeltaTable
 
+from raven.clock import utc
 from raven.errors import InputError, StoreError
 from raven.sinks.delta.encode import BARS, TRADES, Layout
 from raven.sinks.delta.table import explained
@@ -69,17 +70,9 @@ def _scan(
             rows = rows.filter(pl.col(name) == value)
     # a file's statistics may be missing, its date cannot be
     if start is not None:
-        first = _instant(start)
+        first = utc(start)
         rows = rows.filter(pl.col("date") >= first.date(), pl.col(layout.time) >= first)
     if end is not None:
-        last = _instant(end)
+        last = utc(end)
         rows = rows.filter(pl.col("date") <= (last - timedelta(microseconds=1)).date(), pl.col(layout.time) < last)
     return rows.select(name for name in layout.schema.names if name != "date")
-
-
-def _instant(value: Instant) -> datetime:
-    try:
-        instant = datetime.fromisoformat(value) if isinstance(value, str) else value
-    except ValueError as error:
-        raise InputError(f"{value!r} is not a time", hint="ISO 8601, such as 2024-08-09T12:00:00Z") from error
-    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)

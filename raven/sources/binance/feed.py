@@ -6,8 +6,9 @@ The hot path is `_receive`: receive, stamp, append. Nothing else happens per fra
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -27,6 +28,7 @@ CONTROL_INTERVAL_S: Final = 0.25  # the exchange takes 5 messages a second
 ATTEMPT_INTERVAL_S: Final = 1.0  # 300 attempts per 5 minutes
 MAX_PENDING_FRAMES: Final = 400_000
 YIELD_EVERY_FRAMES: Final = 1_000
+REFUSED_RETRY_S: Final = 30.0
 
 Frame = tuple[bytes, int]
 """A raw frame and when it was received, UTC nanoseconds."""
@@ -37,7 +39,8 @@ class Feed:
 
     def __init__(
         self, url: str, *, event: TradeEvent, frames: Accumulator[Frame], stale_s: float, connect_timeout_s: float,
-        telemetry: Telemetry, proxy: bool = True,
+        telemetry: Telemetry,
+        is_behind: Callable[[Sequence[str]], Awaitable[bool]],
     ) -> None:  # fmt: skip
         self.url = f"{url.rstrip('/')}/stream?timeUnit=MICROSECOND"
         self.frames = frames
@@ -45,15 +48,17 @@ class Feed:
         self.connected = False
         self.error = ""
         self.acknowledged: set[str] = set()
+        self.refused: dict[str, str] = {}
+        self.connections = 0
         self._event = event
         self._stale_s = stale_s
         self._connect_timeout_s = connect_timeout_s
         self._telemetry = telemetry
-        self._proxy = proxy
+        self._is_behind = is_behind
         self._symbols: set[str] = set()
         self._changed = asyncio.Event()
         self._drained = asyncio.Event()
-        self._replies: dict[int | str, asyncio.Future[None]] = {}
+        self._replies: dict[int | str, asyncio.Future[str]] = {}
         self._next_id = 0
 
     def want(self, symbols: Iterable[str]) -> None:
@@ -102,9 +107,10 @@ class Feed:
         """One connection, until nothing is wanted (returns) or it breaks (raises)."""
         async with connect(
             self.url, compression=None, max_size=2**20, max_queue=1024, ping_interval=20, ping_timeout=20,
-            open_timeout=self._connect_timeout_s, close_timeout=1, proxy=True if self._proxy else None,
+            open_timeout=self._connect_timeout_s, close_timeout=1, proxy=True,
         ) as socket:  # fmt: skip
             self.connected, self.error = True, ""
+            self.connections += 1
             self._telemetry.info("exchange_connected", f"connected to {self.url}", symbols=len(self._symbols))
             tasks = {
                 asyncio.ensure_future(self._receive(socket)),
@@ -142,6 +148,7 @@ class Feed:
         open_symbols: set[str] = set()
         while self._symbols or open_symbols:
             self._changed.clear()
+            self.refused.clear()
             wanted = set(self._symbols)  # it may change while requests are answered
             for symbols, make in (
                 (sorted(open_symbols - wanted), unsubscribe_message),
@@ -149,38 +156,46 @@ class Feed:
             ):
                 for first in range(0, len(symbols), STREAMS_PER_MESSAGE):
                     await self._request(socket, symbols[first : first + STREAMS_PER_MESSAGE], make)
-            open_symbols = wanted
+            open_symbols = wanted - set(self.refused)
             backoff.reset()
-            if open_symbols:
-                await self._changed.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(REFUSED_RETRY_S if self.refused else None):
+                    await self._changed.wait()
 
     async def _request(
         self, socket: ClientConnection, symbols: list[str], make: Callable[[list[str], int], str]
     ) -> None:
         self._next_id += 1
         number = self._next_id
-        reply: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        reply: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._replies[number] = reply
         await socket.send(make([stream_name(symbol, self._event) for symbol in symbols], number))
         pause = asyncio.ensure_future(asyncio.sleep(CONTROL_INTERVAL_S))
         async with asyncio.timeout(self._connect_timeout_s):
-            await reply
-        if make is subscribe_message:
-            self.acknowledged.update(symbols)
-        else:
+            refusal = await reply
+        if make is unsubscribe_message:
             self.acknowledged.difference_update(symbols)
+        elif refusal:
+            self.refused.update(dict.fromkeys(symbols, f"the exchange refuses the stream: {refusal}"))
+        else:
+            self.acknowledged.update(symbols)
         await pause
 
     def answered(self, reply: ControlReply) -> None:
         """A reply to a control message, found among the frames."""
         future = self._replies.pop(reply.id, None) if reply.id is not None else None
+        if reply.kind == "shutdown":
+            self._telemetry.warning("exchange_shutdown", "the exchange will close the connection soon")
         if reply.error:
             self._telemetry.error("exchange_refused", f"the exchange refused a request: {reply.error}")
         if future is not None and not future.done():
-            future.set_result(None)
+            future.set_result(reply.error)
 
     async def _watch(self) -> None:
-        """Break the connection when no frame came for `stale_s` while streams are open."""
+        """Break the connection when no frame came for `stale_s` although the exchange has traded.
+
+        A connection that is dead altogether is found by the library's pings; a quiet market is no fault.
+        """
         seen, quiet_since = self._telemetry.totals.get("frames", 0), time.monotonic()
         while True:
             await asyncio.sleep(min(1.0, self._stale_s / 4))
@@ -188,7 +203,9 @@ class Feed:
             if frames != seen or not self.acknowledged:
                 seen, quiet_since = frames, time.monotonic()
             elif time.monotonic() - quiet_since > self._stale_s:
-                raise TimeoutError(f"no frame for {self._stale_s:g} s")
+                if await self._is_behind(sorted(self.acknowledged)):
+                    raise TimeoutError(f"no frame for {self._stale_s:g} s although the exchange has traded")
+                quiet_since = time.monotonic()
 
 
 def explain(error: Exception, url: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import time
 from dataclasses import dataclass
 from typing import Final
@@ -13,6 +14,7 @@ import msgspec
 from raven.errors import ExchangeError, RegionBlockedError
 
 SYMBOLS_MAX_AGE_S: Final = 600.0
+UNKNOWN_MAX_AGE_S: Final = 5.0
 BLOCKED: Final = (403, 451)
 
 
@@ -23,6 +25,10 @@ class _SymbolInfo(msgspec.Struct):
 
 class _ExchangeInfo(msgspec.Struct):
     symbols: list[_SymbolInfo]
+
+
+class _Trade(msgspec.Struct):
+    id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +48,7 @@ class BinanceRest:
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._session: aiohttp.ClientSession | None = None
         self._symbols: dict[str, str] = {}
-        self._fetched_at = 0.0
+        self._fetched_at = -math.inf
 
     async def close(self) -> None:
         """Close the connections."""
@@ -78,16 +84,29 @@ class BinanceRest:
 
     async def check_symbols(self, symbols: list[str]) -> list[SymbolCheck]:
         """Whether each symbol exists and trades, with the nearest names where it does not exist."""
-        now = time.monotonic()
-        if not self._symbols or now - self._fetched_at > SYMBOLS_MAX_AGE_S:
-            body = await self.get("/api/v3/exchangeInfo")
-            try:
-                info = msgspec.json.decode(body, type=_ExchangeInfo)
-            except msgspec.MsgspecError as error:
-                raise ExchangeError(f"{self.url}/api/v3/exchangeInfo cannot be understood: {error}") from error
-            self._symbols = {entry.symbol: entry.status for entry in info.symbols}
-            self._fetched_at = now
+        age_s = time.monotonic() - self._fetched_at
+        is_unknown = any(symbol not in self._symbols for symbol in symbols)
+        if age_s > SYMBOLS_MAX_AGE_S or (is_unknown and age_s > UNKNOWN_MAX_AGE_S):
+            await self._fetch_symbols()
         return [self._check(symbol) for symbol in symbols]
+
+    async def _fetch_symbols(self) -> None:
+        body = await self.get("/api/v3/exchangeInfo")
+        try:
+            info = msgspec.json.decode(body, type=_ExchangeInfo)
+        except msgspec.MsgspecError as error:
+            raise ExchangeError(f"{self.url}/api/v3/exchangeInfo cannot be understood: {error}") from error
+        self._symbols = {entry.symbol: entry.status for entry in info.symbols}
+        self._fetched_at = time.monotonic()
+
+    async def last_trade_id(self, symbol: str) -> int | None:
+        """The id of the symbol's newest trade; None when it never traded."""
+        body = await self.get("/api/v3/trades", symbol=symbol, limit="1")
+        try:
+            newest = msgspec.json.decode(body, type=list[_Trade])
+        except msgspec.MsgspecError as error:
+            raise ExchangeError(f"{self.url}/api/v3/trades cannot be understood: {error}") from error
+        return newest[-1].id if newest else None
 
     def _check(self, symbol: str) -> SymbolCheck:
         status = self._symbols.get(symbol)

@@ -7,8 +7,7 @@ The more has come, the larger the batch; nothing waits for a clock while there i
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +32,7 @@ from raven.telemetry import Telemetry
 
 STREAM_SCHEMA: Final = stream_schema(TRADE_SCHEMA, kind="trades", venue=BINANCE_SPOT)
 IDLE_S: Final = 1.0
+ASKED_WHEN_STALE: Final = 5
 
 
 class BinanceSource:
@@ -57,6 +57,7 @@ class BinanceSource:
         self.feed = Feed(
             websocket_url, event="trade", frames=self._frames, stale_s=stale_s,
             connect_timeout_s=connect_timeout_s, telemetry=telemetry,
+            is_behind=self._is_behind,
         )  # fmt: skip
         self.rest = BinanceRest(rest_url, timeout_s=connect_timeout_s)
         self.facts = SubscriptionTable()
@@ -64,6 +65,7 @@ class BinanceSource:
         self._last_ids = hub.journal.tail_ids()
         self._before_session: dict[str, int | None] = {}
         self._watermark = Watermark()
+        self._connections = 0
 
     async def check(self, symbols: Sequence[str]) -> dict[str, control_pb2.SymbolResult]:
         """Symbols the exchange does not have, refused; when it cannot be asked, none is."""
@@ -83,11 +85,26 @@ class BinanceSource:
             if check.refused
         }
 
-    def want(self, symbols: Sequence[str], *, new_session: bool) -> None:
-        """Collect `symbols` from now on. A new session has no gap before it."""
+    def want(self, symbols: Mapping[str, int | None]) -> None:
+        """Collect these symbols from now on. Each comes with the last id before its session: no gap begins there."""
         self.feed.want(symbols)
-        if new_session:
-            self._before_session.update({symbol: self._last_ids.get(symbol) for symbol in symbols})
+        self._before_session.update(symbols)
+
+    def last_id(self, symbol: str) -> int | None:
+        """The last trade id of `symbol`; None when it was never collected."""
+        return self._last_ids.get(symbol)
+
+    async def _is_behind(self, symbols: Sequence[str]) -> bool:
+        """Whether the exchange has trades of one of `symbols` (the first few are asked) that did not come."""
+        try:
+            for symbol in symbols[:ASKED_WHEN_STALE]:
+                newest = await self.rest.last_trade_id(symbol)
+                if newest is not None and newest > self._last_ids.get(symbol, -1):
+                    return True
+        except ExchangeError as error:
+            self._telemetry.warning("stale_unchecked", f"a silent connection is opened anew: {error}")
+            return True
+        return False
 
     def leave(self, symbols: Sequence[str]) -> None:
         """Collect `symbols` no more."""
@@ -138,8 +155,6 @@ class BinanceSource:
         gaps = self._gaps(checked.gaps)
         if checked.accepted.height:
             self.facts.observe(BINANCE_SPOT, checked.accepted, id_="trade_id", time="ts_event", price="price")
-            for symbol in checked.accepted.get_column("symbol").unique():
-                self._before_session.pop(symbol, None)
         if checked.accepted.height or gaps:
             await self._publish(checked.accepted, gaps)
 
@@ -176,9 +191,12 @@ class BinanceSource:
             )
 
     async def _publish(self, trades: pl.DataFrame, gaps: tuple[Gap, ...]) -> None:
-        newest = trades.get_column("ts_event").max() if trades.height else None
-        self._watermark.advance(newest, time.monotonic_ns() // 1_000)
-        watermark_us = self._watermark.at(time.monotonic_ns() // 1_000) if self.feed.connected else None
+        now_us = monotonic_ns() // 1_000
+        if self.feed.connections != self._connections:
+            self._connections = self.feed.connections
+            self._watermark.go_on(now_us)  # not for the time it was disconnected
+        self._watermark.advance(trades.get_column("ts_event").max() if trades.height else None, now_us)
+        watermark_us = self._watermark.at(now_us) if self.feed.connected else None
         meta = BatchMeta(watermark_us=watermark_us, gaps=gaps)
         await self._hub.publish(to_record_batch(trades, STREAM_SCHEMA), meta)
         self._telemetry.add("batches", upstream="exchange")

@@ -23,6 +23,10 @@ class Watermark:
         if current is None or newest_us > current:
             self._newest_us, self._seen_at_us = newest_us, monotonic_us
 
+    def go_on(self, monotonic_us: int) -> None:
+        """Carry on from `monotonic_us` again: what lay before it was not proven alive."""
+        self._seen_at_us = monotonic_us
+
     def at(self, monotonic_us: int) -> int | None:
         """The venue's time at `monotonic_us`, in microseconds UTC; None before the first trade."""
         return None if self._newest_us is None else self._newest_us + monotonic_us - self._seen_at_us

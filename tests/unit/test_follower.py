@@ -1,0 +1,152 @@
+"""A follower over real gRPC: joining while others stream, refusals, an upstream that comes and goes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import polars as pl
+
+from raven.aggregators.aggregator import Aggregator
+from raven.bars.time_bars import TimeBarKernel
+from raven.batches.batch import BatchMeta
+from raven.batches.ipc import decode
+from raven.batches.schema import TIME_BAR_SCHEMA, TRADE_SCHEMA, stream_schema, to_frame, to_record_batch
+from raven.control.components import ConsumerComponent
+from raven.control.handler import ControlService
+from raven.control.wanted import WantedFile
+from raven.journal import Journal
+from raven.rpc.cursors import to_message
+from raven.rpc.follower import Follower
+from raven.rpc.hub import Hub
+from raven.rpc.pb import control_pb2
+from raven.rpc.server import Server
+from raven.telemetry import Telemetry
+from tests.unit.samples import trades
+from tests.unit.test_rpc import Handler
+
+TRADES = stream_schema(TRADE_SCHEMA, kind="trades", venue="BINANCE_SPOT")
+BARS = stream_schema(TIME_BAR_SCHEMA, kind="time_bars", venue="")
+
+
+class SlowUpstream(Handler):
+    """Answers a start late, with a session that began with the journal; `refuses` are not known to it."""
+
+    def __init__(self, hub: Hub, *, answer_s: float = 0.0, refuses: frozenset[str] = frozenset()) -> None:
+        self._hub = hub
+        self._answer_s = answer_s
+        self._refuses = refuses
+
+    async def start(self, request: control_pb2.StartRequest) -> control_pb2.StartResponse:
+        await asyncio.sleep(self._answer_s)
+        start = control_pb2.SymbolResult(state=control_pb2.SYMBOL_STATE_WAITING)
+        start.session_start.CopyFrom(to_message(self._hub.place.__class__(self._hub.journal.id, 0)))
+        results = []
+        for symbol in request.symbols:
+            result = control_pb2.SymbolResult()
+            result.CopyFrom(start)
+            result.symbol = symbol
+            if symbol in self._refuses:
+                result.state, result.message = control_pb2.SYMBOL_STATE_REFUSED, f"{symbol} is not a symbol"
+            results.append(result)
+        return control_pb2.StartResponse(results=results)
+
+
+@asynccontextmanager
+async def chain(
+    folder: Path, *, answer_s: float = 0.0, refuses: frozenset[str] = frozenset()
+) -> AsyncIterator[tuple[Hub, ControlService, Journal, Server]]:
+    """An upstream of trades, and an aggregator of 1 s bars with its control."""
+    with Journal.open(folder / "trades", TRADES) as upstream, Journal.open(folder / "bars", BARS) as downstream:
+        hub, telemetry = Hub(upstream), Telemetry("test")
+        server = Server("127.0.0.1", 0, SlowUpstream(hub, answer_s=answer_s, refuses=refuses), hub)
+        await server.start()
+        wanted = WantedFile(folder / "wanted.json")
+        aggregator = Aggregator(
+            [TimeBarKernel(1_000_000)], Hub(downstream), folder / "checkpoint.arrow",
+            venues={"binance_spot": "BINANCE_SPOT"}, schema=BARS, telemetry=telemetry, joined=wanted.joined,
+        )  # fmt: skip
+        follower = Follower(
+            "binance_spot", f"127.0.0.1:{server.port}", consumer_name="bars-1", consumer=aggregator, telemetry=telemetry
+        )
+        component = ConsumerComponent([follower], aggregator.facts, venue="BINANCE_SPOT")
+        control = ControlService("bars", component, wanted, telemetry, hub=None, simulated=False)
+        run = asyncio.ensure_future(follower.run())
+        try:
+            yield hub, control, downstream, server
+        finally:
+            run.cancel()
+            await asyncio.gather(run, return_exceptions=True)
+            await follower.close()
+            await server.stop()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(15):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def publish(hub: Hub, numbers: range) -> None:
+    """Ten trades of both symbols a batch."""
+    for number in numbers:
+        rows = pl.concat([trades(range(10 * number, 10 * number + 10), symbol) for symbol in ("BTCUSDT", "ETHUSDT")])
+        await hub.publish(to_record_batch(rows, TRADES), BatchMeta())
+        await asyncio.sleep(0.005)
+
+
+async def test_a_symbol_joins_while_others_stream_and_misses_nothing(tmp_path: Path) -> None:
+    async with chain(tmp_path, answer_s=0.1) as (hub, control, bars, _):
+        await control.start(control_pb2.StartRequest(symbols=["BTCUSDT"]))
+        publishing = asyncio.ensure_future(publish(hub, range(80)))
+        await asyncio.sleep(0.2)
+        await control.start(control_pb2.StartRequest(symbols=["ETHUSDT"]))
+        await publishing
+        await until(lambda: all(entry.last_trade_id == 799 for entry in control.list().subscriptions))
+    rows = pl.concat([to_frame(decode(entry.payload)[0]) for entry in bars.read()])
+    last = rows.sort("revision").unique(["symbol", "open_time"], keep="last").sort("symbol", "open_time")
+    for symbol in ("BTCUSDT", "ETHUSDT"):
+        own = last.filter(pl.col("symbol") == symbol)
+        assert own["first_trade_id"].to_list() == list(range(0, 796, 4))
+        assert own["total_ticks"].to_list() == [4] * own.height
+        assert own["complete"].to_list() == [False, *[True] * (own.height - 1)]
+
+
+async def test_a_symbol_refused_at_once_is_not_wanted(tmp_path: Path) -> None:
+    async with chain(tmp_path, refuses=frozenset({"BTCUSTD"})) as (_, control, _, _):
+        answer = await control.start(control_pb2.StartRequest(symbols=["BTCUSTD"]))
+        assert answer.results[0].state == control_pb2.SYMBOL_STATE_REFUSED
+        assert answer.results[0].message == "BTCUSTD is not a symbol"
+        assert not control.list().subscriptions
+        assert control.status().healthy
+
+
+async def test_a_symbol_refused_after_the_upstream_came_back_is_shown(tmp_path: Path) -> None:
+    async with chain(tmp_path, refuses=frozenset({"BTCUSTD"})) as (hub, control, _, server):
+        await server.stop()
+        answer = await control.start(control_pb2.StartRequest(symbols=["BTCUSTD"]))
+        assert answer.results[0].state == control_pb2.SYMBOL_STATE_CONNECTING
+        again = Server("127.0.0.1", server.port, SlowUpstream(hub, refuses=frozenset({"BTCUSTD"})), hub)
+        await again.start()
+        try:
+            await until(lambda: control.list().subscriptions[0].state == control_pb2.SYMBOL_STATE_REFUSED)
+            assert control.list().subscriptions[0].message == "BTCUSTD is not a symbol"
+            assert not control.status().healthy
+        finally:
+            await again.stop()
+
+
+async def test_stop_all_keeps_what_a_consumer_wants_unless_forced_and_forget_ends_its_wishes(tmp_path: Path) -> None:
+    async with chain(tmp_path) as (_, control, _, _):
+        await control.start(control_pb2.StartRequest(symbols=["BTCUSDT"], requester="bar_persistence-1"))
+        await control.start(control_pb2.StartRequest(symbols=["BTCUSDT", "ETHUSDT"]))
+        kept = {result.symbol: result.state for result in (await control.stop_all(force=False)).results}
+        assert kept == {"BTCUSDT": control_pb2.SYMBOL_STATE_KEPT, "ETHUSDT": control_pb2.SYMBOL_STATE_STOPPED}
+        assert await control.forget("bar_persistence-1")
+        assert not control.list().subscriptions
+        assert not await control.forget("bar_persistence-1")
+        await control.start(control_pb2.StartRequest(symbols=["BTCUSDT"], requester="bar_persistence-1"))
+        await control.stop_all(force=True)
+        assert not control.list().subscriptions

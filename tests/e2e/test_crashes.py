@@ -78,3 +78,28 @@ def test_source_killed_in_the_middle(tmp_path: Path, shared_data: Path) -> None:
     assert not touched.get_column("complete").any()
     inner = bars[1:-1].filter(~pl.col("open_time").is_in(touched.get_column("open_time").to_list()))
     assert inner.get_column("complete").all()
+
+
+def test_orderly_restarts_at_speed_lose_nothing_that_was_journaled(tmp_path: Path, shared_data: Path) -> None:
+    with cluster(tmp_path) as run:
+        run.simulate("--play", str(shared_data / ARCHIVE), "--rate", "5000")
+        run.start()
+        collect(run)
+        for name in ("binance_spot", "raven_timebar", "binance_spot", "tick_persistence", "raven_tibs", "binance_spot"):
+            wait_until(lambda: run.counter("binance_spot", "rows") >= 3_000, 60, "trades flow")
+            assert run.terminate(name) == 0, run.log(name)
+            run.start(name)
+        last_id = 109_344_068 + TRADES - 1
+        wait_until(lambda: run.table("trades").get_column("trade_id").max() == last_id, 90, "the last trade is stored")
+        wait_until(
+            lambda: run.table("time_bars").get_column("last_trade_id").max() == last_id, 30, "the last bar is stored"
+        )
+        trades, bars = run.table("trades").sort("trade_id"), run.table("time_bars").sort("open_time")
+        tibs = run.table("tick_imbalance_bars").sort("first_trade_id")
+    recorded = pl.concat(raven.replay(run.data / f"binance_spot-{run.ports['binance_spot']}"))
+    assert trades.get_column("trade_id").to_list() == recorded.get_column("trade_id").to_list()
+    columns = [column for column in bars.columns if column != "date"]
+    expected = raven.time_bars(recorded, "1m", partial=True, venue="BINANCE_SPOT")
+    assert_frame_equal(bars.select(columns), expected.select(columns), rel_tol=1e-12)
+    expected = raven.tick_imbalance_bars(recorded, venue="BINANCE_SPOT")
+    assert_frame_equal(tibs.select(expected.columns), expected, rel_tol=1e-12)

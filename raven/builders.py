@@ -190,16 +190,16 @@ def normalised(trades: pl.DataFrame | pl.LazyFrame, *, venue: str, symbol: str) 
     for name in REQUIRED:
         if frame.get_column(name).null_count():
             raise InputError(f"{name} holds nulls or values it cannot take", hint="side is +1/-1 or buy/sell")
-    _refuse(frame, "side", ~pl.col("side").is_in([BUY, SELL]), "other than +1 and -1")
+    _refuse(frame.get_column("side"), frame.get_column("side").abs() != 1, "other than +1 and -1")
     for name in ("price", "quantity"):
-        _refuse(frame, name, ~pl.col(name).is_finite() | (pl.col(name) <= 0), "that are no positive numbers")
+        column = frame.get_column(name)
+        _refuse(column, ~(column.is_finite() & (column > 0)), "that are no positive numbers")
     return frame
 
 
-def _refuse(frame: pl.DataFrame, name: str, is_bad: pl.Expr, what: str) -> None:
-    bad = frame.filter(is_bad)
-    if bad.height:
-        raise InputError(f"{name} holds {bad.height} values {what}, the first {bad.get_column(name)[0]}")
+def _refuse(column: pl.Series, is_bad: pl.Series, what: str) -> None:
+    if is_bad.any():
+        raise InputError(f"{column.name} holds {is_bad.sum()} values {what}, the first {column.filter(is_bad)[0]}")
 
 
 def _cast(frame: pl.DataFrame, name: str, dtype: pl.DataType) -> pl.Expr:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from urllib.request import urlopen
 
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
 import raven
+from raven.bars.kernel import Kernel
+from raven.bars.tick_imbalance import TickImbalanceKernel
+from raven.bars.time_bars import TimeBarKernel
+from raven.batches.batch import TradeBatch
 from raven.errors import UpstreamError
 from tests.e2e.cluster import cluster, wait_until
 from tests.e2e.conftest import ARCHIVE
@@ -55,17 +61,21 @@ def test_captures_over_midnight_through_the_services(tmp_path: Path, shared_data
 
 
 @pytest.mark.parametrize("rows", [1, 7, 1_000, 100_000])
-def test_the_archive_in_batches_of_any_size_gives_the_same_bars(rows: int, shared_data: Path) -> None:
+@pytest.mark.parametrize("kernel", [TimeBarKernel(60_000_000), TickImbalanceKernel()], ids=["time bars", "TIBs"])
+def test_the_archive_in_batches_of_any_size_gives_the_same_bars(kernel: Kernel, rows: int, shared_data: Path) -> None:
     whole = raven.read_trades(shared_data / ARCHIVE)
+    state, reference = kernel.step(kernel.initial(), TradeBatch("BINANCE_SPOT", whole))
+    reference = pl.concat([reference, kernel.open_bars(state, "BINANCE_SPOT")])
+    assert reference.get_column("total_ticks").sum() == whole.height
+    state, parts = kernel.initial(), []
+    for trades in whole.iter_slices(rows):
+        state, bars = kernel.step(state, TradeBatch("BINANCE_SPOT", trades))
+        if bars.height:
+            parts.append(bars)
+    bars = pl.concat([*parts, kernel.open_bars(state, "BINANCE_SPOT")])
     exact = pl.selectors.exclude(pl.selectors.float())
-    for builder, reference in (
-        (raven.TimeBars("1m"), raven.time_bars(whole, "1m", partial=True)),
-        (raven.TickImbalanceBars(), raven.tick_imbalance_bars(whole, partial=True)),
-    ):
-        parts = [builder.update(part) for part in whole.iter_slices(rows)]
-        bars = pl.concat([part for part in parts if part.height] + [builder.open_bars()])
-        assert_frame_equal(bars.select(exact), reference.select(exact))
-        assert_frame_equal(bars, reference, rel_tol=1e-12, abs_tol=0.0)
+    assert_frame_equal(bars.select(exact), reference.select(exact))
+    assert_frame_equal(bars, reference, rel_tol=1e-12, abs_tol=0.0)
 
 
 def test_import_and_replay_from_the_command_line(tmp_path: Path, shared_data: Path) -> None:
@@ -117,6 +127,11 @@ def test_live_batches_in_a_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         trades = asyncio.run(take(5))
         assert trades.get_column("symbol").unique().to_list() == ["ETHUSDT"]
         assert (trades.get_column("trade_id").diff().drop_nulls() == 1).all()
+        metrics = urlopen(f"http://127.0.0.1:{run.ports['binance_spot'] + 1000}/metrics").read().decode()
+        assert re.search(r'raven_rows_total\{upstream="exchange"\} [1-9]', metrics)
+        assert run.ctl("status")["raven_timebar"]["healthy"]
+        run.kill("raven_timebar")
+        assert "no service answers" in run.ctl("status", code=1)["raven_timebar"]["error"]
         run.kill("binance_spot")
         with pytest.raises(UpstreamError, match="no service answers"):
             asyncio.run(take(1))

@@ -28,6 +28,7 @@ from raven.rpc.client import Client
 from tests.e2e.cluster import Cluster, cluster, wait_until
 
 RATE = 5_000
+GOALS = {"binance_spot": "rows", "raven_timebar": "rows", "raven_tibs": "rows", "tick_persistence": "stored_rows"}
 
 
 def collect(run: Cluster, symbol: str) -> None:
@@ -48,15 +49,14 @@ def throughput(folder: Path, recording: Path, trades: pl.DataFrame) -> None:
         run.simulate("--play", str(recording), "--speed", "max")
         wait_until(lambda: run.counter("binance_spot", "rows") > 0, 60, "the first trade")
         began, done = time.perf_counter(), {}
-        goals = dict.fromkeys(("binance_spot", "raven_timebar", "raven_tibs"), "rows") | {
-            "tick_persistence": "stored_rows"
-        }
-        while len(done) < len(goals):
-            for name, counter in goals.items():
+        before = {name: run.counter(name, counter) for name, counter in GOALS.items()}
+        while len(done) < len(GOALS):
+            for name, counter in GOALS.items():
                 if name not in done and run.counter(name, counter) >= trades.height:
                     done[name] = time.perf_counter() - began
         for name, seconds in done.items():
-            print(f"{name:18} {trades.height:,} trades in {seconds:6.2f} s = {trades.height / seconds:>9,.0f} trades/s")
+            rows = trades.height - before[name]
+            print(f"{name:18} {rows:,} trades in {seconds:5.2f} s = {rows / seconds:>9,.0f} trades/s")
         for name, mebibytes in memory(run).items():
             print(f"{name:18} {mebibytes:6.0f} MiB resident")
 

@@ -82,13 +82,13 @@ def main(name: str, build: Callable[[Environment], Service], *, host: str | None
         set_up_logging(settings.log_level)
         chosen = port if port is not None else port_of(settings, name)
         asyncio.run(_serve(name, build, settings, host or settings.server.host, chosen))
-    except* RavenError as errors:
+    except* (RavenError, OSError) as errors:
         for error in _leaves(errors):
             sys.stderr.write(f"{name}: {error}\n")
         raise SystemExit(1) from None
 
 
-def _leaves(group: BaseExceptionGroup[RavenError]) -> Sequence[BaseException]:
+def _leaves(group: BaseExceptionGroup[RavenError | OSError]) -> Sequence[BaseException]:
     leaves: list[BaseException] = []
     for error in group.exceptions:
         leaves.extend(_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])

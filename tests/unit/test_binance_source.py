@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from raven.batches.batch import BatchMeta, Gap
 from raven.batches.ipc import decode
 from raven.batches.schema import to_frame
+from raven.errors import JournalError
 from raven.journal import Journal
 from raven.rpc.hub import Hub
 from raven.rpc.pb import control_pb2
@@ -313,3 +315,30 @@ async def test_the_watermark_leaves_out_the_time_without_a_connection() -> None:
     assert first is not None
     assert again is not None
     assert again - first == -300_000, "0.2 s after the reconnect, not a minute later"
+
+
+async def test_a_full_disk_stops_the_source_and_leaves_no_hole(tmp_path: Path) -> None:
+    async def script(socket: ServerConnection) -> None:
+        for number in range(1, 20_001):
+            await socket.send(trade(number))
+        await socket.wait_closed()
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    async with serving(script) as url:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))  # no file may grow beyond it: a real refusal
+        try:
+            with Journal.open(tmp_path, STREAM_SCHEMA) as journal:
+                source = BinanceSource(
+                    Hub(journal), websocket_url=url, rest_url="http://127.0.0.1:1", folder=tmp_path, batch_max_rows=500,
+                    batch_max_age_ms=1, stale_s=30, connect_timeout_s=5, telemetry=Telemetry("test"),
+                )  # fmt: skip
+                begin(source, "BTCUSDT")
+                with pytest.raises(ExceptionGroup) as raised:
+                    await asyncio.wait_for(source.run(), 20)
+                assert raised.group_contains(JournalError)
+                await source.close()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    trades, _ = recorded(tmp_path)
+    assert trades.height > 500
+    assert trades.get_column("trade_id").to_list() == list(range(1, trades.height + 1))

@@ -18,7 +18,7 @@ from raven.batches.batch import BatchMeta, Gap
 from raven.batches.schema import TRADE_DTYPES, TRADE_SCHEMA, stream_schema, to_record_batch
 from raven.batches.sequence import check_sequence
 from raven.clock import monotonic_ns
-from raven.errors import ExchangeError
+from raven.errors import ExchangeError, JournalError
 from raven.rpc.hub import Hub
 from raven.rpc.pb import control_pb2
 from raven.rpc.subscriptions import SubscriptionTable
@@ -66,6 +66,7 @@ class BinanceSource:
         self._before_session: dict[str, int | None] = {}
         self._watermark = Watermark()
         self._connections = 0
+        self._journal_failed = False
 
     async def check(self, symbols: Sequence[str]) -> dict[str, control_pb2.SymbolResult]:
         """Symbols the exchange does not have, refused; when it cannot be asked, none is."""
@@ -119,7 +120,7 @@ class BinanceSource:
 
     async def close(self) -> None:
         """Publish what was received, close the connections."""
-        while self._frames.rows:
+        while self._frames.rows and not self._journal_failed:  # after a failure it would leave a hole before it
             await self._publish_frames()
         await self.rest.close()
 
@@ -198,7 +199,11 @@ class BinanceSource:
         self._watermark.advance(trades.get_column("ts_event").max() if trades.height else None, now_us)
         watermark_us = self._watermark.at(now_us) if self.feed.connected else None
         meta = BatchMeta(watermark_us=watermark_us, gaps=gaps)
-        await self._hub.publish(to_record_batch(trades, STREAM_SCHEMA), meta)
+        try:
+            await self._hub.publish(to_record_batch(trades, STREAM_SCHEMA), meta)
+        except JournalError:
+            self._journal_failed = True
+            raise
         self._telemetry.add("batches", upstream="exchange")
         self._telemetry.add("rows", trades.height, upstream="exchange")
         self._telemetry.set("pending_rows", self._frames.rows)

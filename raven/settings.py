@@ -9,11 +9,12 @@ import difflib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -171,6 +172,40 @@ def load(**overrides: Any) -> Settings:
     except ValueError as error:  # TOML that does not parse
         files = ", ".join(str(path) for path in _files()) or "the environment"
         raise SettingsError(f"settings cannot be read from {files}: {error}") from error
+
+
+class Origin(NamedTuple):
+    """One setting in force: its key, its value (secrets hidden), and where it comes from."""
+
+    key: str
+    value: Any
+    source: str
+
+
+def origins() -> list[Origin]:
+    """Every setting in force and its origin: a file, an environment variable, or `default`. Raises SettingsError."""
+    settings = load()
+    layers: list[tuple[str, dict[str, Any]]] = [
+        (str(path), TomlConfigSettingsSource(Settings, path)()) for path in _files()
+    ]
+    layers.append(("", EnvSettingsSource(Settings)()))
+    return [_origin(key, value, layers) for key, value in _flat(settings.model_dump(mode="json"))]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _origin(key: str, value: Any, layers: list[tuple[str, dict[str, Any]]]) -> Origin:
+    for source, values in reversed(layers):
+        if key in dict(_flat(values)):
+            variable = f"RAVEN__{key.replace('.', '__').upper()}"
+            return Origin(key, value, source or variable)
+    return Origin(key, value, "default")
 
 
 def _refuse_unknown_variables() -> None:

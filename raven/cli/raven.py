@@ -12,7 +12,7 @@ import typer
 from raven.cli import output
 from raven.cli.up import up as run_up
 from raven.errors import InputError
-from raven.settings import load
+from raven.settings import load, origins
 
 if TYPE_CHECKING:
     from raven.sources.simulated.exchange import SimulatedExchange
@@ -37,6 +37,20 @@ def up(
     """Run every service on this machine and show trades and bars until Ctrl-C."""
     symbols = [entry.upper() for entry in symbol or ["BTCUSDT", "ETHUSDT"]]
     asyncio.run(run_up(load(), symbols, simulate=simulate, port=simulated_port, rate=rate))
+
+
+@app.command()
+def config(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Print the settings in force and where each comes from; secrets are hidden."""
+    found = origins()
+    if json:
+        output.print_json([entry._asdict() for entry in found])
+        return
+    rows = [
+        [entry.key, str(entry.value), "[dim]default[/]" if entry.source == "default" else entry.source]
+        for entry in found
+    ]
+    output.table("Settings", ("key", "value", "from"), rows)
 
 
 @app.command("import")

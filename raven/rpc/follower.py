@@ -199,9 +199,10 @@ class Follower:
         return results
 
     async def _release(self) -> None:
-        if self._leaving:
-            await self._client.stop(sorted(self._leaving), requester=self._consumer_name)
-            self._leaving.clear()
+        leaving = sorted(self._leaving)
+        if leaving:
+            await self._client.stop(leaving, requester=self._consumer_name)
+            self._leaving.difference_update(leaving)  # more may have left meanwhile
 
     async def _rewind_for_joining(self) -> None:
         joined = sorted(self._joining & self._granted)

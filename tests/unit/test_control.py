@@ -11,7 +11,7 @@ from raven.cli.ravenctl import subcommand_first
 from raven.control.plan import SERVICES, downstream_first, resolve, target_from
 from raven.control.wanted import USER, WantedFile
 from raven.errors import InputError, SettingsError
-from raven.settings import load
+from raven.settings import load, origins
 
 
 def test_a_symbol_is_collected_while_anyone_wants_it(tmp_path: Path) -> None:
@@ -103,6 +103,19 @@ class TestSettings:
         )
         assert settings.server.port_binance_spot == 50001
         assert "secret" not in repr(settings)
+
+    def test_where_each_value_comes_from(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "prod.toml").write_text('[server]\nhost = "::1"\nport_tibs = 1111\n[influx]\ntoken = "secret"')
+        (tmp_path / "local.toml").write_text("[server]\nport_tibs = 2222\n")
+        monkeypatch.setenv("RUN_MODE", "prod")
+        monkeypatch.setenv("RAVEN__DELTA__FLUSH_S", "3")
+        found = {entry.key: (entry.value, entry.source) for entry in origins()}
+        assert found["server.host"] == ("::1", "prod.toml")
+        assert found["server.port_tibs"] == (2222, "local.toml")
+        assert found["delta.flush_s"] == (3.0, "RAVEN__DELTA__FLUSH_S")
+        assert found["server.port_binance_spot"] == (50001, "default")
+        assert found["influx.token"] == ("**********", "prod.toml")
+        assert set(found) >= {"data", "tibs.size_max", "timescale.url", "timebar.seconds"}
 
     def test_unknown_keys_name_the_nearest(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "local.toml").write_text("[server]\nhots = 1\n")

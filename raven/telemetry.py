@@ -120,17 +120,10 @@ class TextFormatter(logging.Formatter):
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
 
-def _is_no_lost_peer(record: logging.LogRecord) -> bool:
-    """False for gRPC's traceback about a peer that went away in the middle of a stream, which is no fault here."""
-    kind = record.exc_info[0] if record.exc_info else None
-    return kind is None or kind.__name__ != "ExecuteBatchError"
-
-
 def set_up_logging(level: str) -> None:
     """Log to standard error: text on a terminal, JSON when piped."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(TextFormatter() if sys.stderr.isatty() else JsonFormatter())
-    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_lost_peer)
     root = logging.getLogger("raven")
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

@@ -132,6 +132,7 @@ class MarketDataServicer(market_data_pb2_grpc.MarketDataServicer):
                 entry = read.result()
             finally:
                 read.cancel()
+                await asyncio.wait({read})  # a generator that is still being read cannot be closed
             after = entry.meta.sequence
             payload = select_symbols(entry, symbols) if symbols else entry.payload
             if payload is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -122,6 +123,19 @@ async def test_idle_subscription_gets_the_cursor_every_second(tmp_path: Path) ->
                 if len(cursors) == 3:
                     break
         assert cursors == [Cursor(hub.journal.id, 1)] * 3
+
+
+async def test_a_subscriber_that_leaves_while_the_server_waits_for_the_next_batch_is_no_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with serving(tmp_path) as (hub, client):
+        for _ in range(5):
+            async with asyncio.timeout(5), aclosing(client.subscribe("latest")) as stream:
+                assert await anext(stream) == (Cursor(hub.journal.id, hub.last_sequence), None)
+                await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # the server hears of it
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
+    assert "Traceback" not in capfd.readouterr().err
 
 
 async def test_cursor_of_another_journal_is_refused(tmp_path: Path) -> None:

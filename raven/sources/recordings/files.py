@@ -82,7 +82,7 @@ def _unzip(file: IO[bytes], path: Path, size_bytes: int) -> Iterator[bytes]:
             raise InputError(f"{path.name} is encrypted", hint="unpack it first")
         try:
             member = archive.open(members[0])
-        except NotImplementedError as error:
+        except NotImplementedError as error:  # how zipfile says that it does not know the compression
             raise InputError(f"{path.name}: {error}", hint="unpack it first") from error
         with member:
             yield from iter(lambda: member.read(size_bytes), b"")

@@ -48,19 +48,50 @@ class UpstreamSettings(Section):
     """Where a service finds the others, `host:port`; empty: on this machine at the port of `[server]`."""
 
     binance_spot: str = ""
+    binance_futures: str = ""
     raven_timebar: str = ""
     raven_tibs: str = ""
+    tick_persistence: str = ""
+    bar_persistence: str = ""
 
 
-class BinanceSpotSettings(Section):
-    """Endpoints of the exchange and how its trades are batched."""
+class BinanceSettings(Section):
+    """Endpoints of one Binance venue, how its trades are batched, and how long what is missing is waited for.
 
-    websocket_url: str = "wss://stream.binance.com:9443"
-    rest_url: str = "https://api.binance.com"
+    - `proxy`: an http:// or socks5:// URL for both endpoints; empty: as the environment's proxy variables say.
+    - `streams_per_connection`: symbols a WebSocket connection carries; more symbols open more connections.
+    - `connection_max_age_s`: a connection is replaced, with overlap, before the exchange ends it at 24 h.
+    - `stale_s`: a connection without any frame for so long is looked into.
+    - `hold_max_s`, `hold_max_rows`: how long, and for how many rows of all symbols, a symbol waits for missing ids.
+    - `symbols_poll_s`: how often the list of symbols is read anew.
+    """
+
+    websocket_url: str
+    rest_url: str
+    proxy: str = ""
     batch_max_rows: int = Field(8192, ge=1, le=1_000_000)
     batch_max_age_ms: int = Field(25, ge=0, le=10_000)
     stale_s: float = Field(60.0, gt=0)
     connect_timeout_s: float = Field(10.0, gt=0)
+    streams_per_connection: int = Field(256, ge=1, le=1024)
+    connection_max_age_s: float = Field(23.5 * 3600, gt=0, le=24 * 3600)
+    hold_max_s: float = Field(30.0, ge=0)
+    hold_max_rows: int = Field(200_000, ge=0)
+    symbols_poll_s: float = Field(600.0, gt=0)
+
+
+class BinanceSpotSettings(BinanceSettings):
+    """Binance spot."""
+
+    websocket_url: str = "wss://stream.binance.com:9443"
+    rest_url: str = "https://api.binance.com"
+
+
+class BinanceFuturesSettings(BinanceSettings):
+    """Binance USD-M futures. The WebSocket's path is part of the endpoint: the old root connects and stays silent."""
+
+    websocket_url: str = "wss://fstream.binance.com/market"
+    rest_url: str = "https://fapi.binance.com"
 
 
 class JournalSettings(Section):
@@ -126,6 +157,7 @@ class Settings(BaseSettings):
     server: ServerSettings = ServerSettings()
     upstream: UpstreamSettings = UpstreamSettings()
     binance_spot: BinanceSpotSettings = BinanceSpotSettings()
+    binance_futures: BinanceFuturesSettings = BinanceFuturesSettings()
     journal: JournalSettings = JournalSettings()
     timebar: TimebarSettings = TimebarSettings()
     tibs: TibsSettings = TibsSettings()

@@ -17,7 +17,7 @@ import typer
 
 from raven.control.components import Component
 from raven.control.handler import ControlService
-from raven.control.plan import port_of, target_of
+from raven.control.plan import SERVICES, port_of, target_of
 from raven.control.wanted import WantedFile
 from raven.errors import RavenError
 from raven.files import FolderLock
@@ -62,7 +62,14 @@ class Environment:
         """A follower of the service `upstream`, under this service's name."""
         name = f"{self.name}-{self.port}"
         target = target_of(self.settings, upstream)
-        return Follower(upstream, target, consumer_name=name, consumer=consumer, telemetry=self.telemetry)
+        return Follower(
+            upstream,
+            target,
+            venue=SERVICES[upstream].venue,
+            consumer_name=name,
+            consumer=consumer,
+            telemetry=self.telemetry,
+        )
 
 
 @dataclass(slots=True)

@@ -196,7 +196,6 @@ class ConsumerComponent:
             own = [entry.instrument for entry in gone if follower.venue in ("", entry.venue)]
             if own:
                 await follower.remove(own)
-                await follower.consumer.leave(follower.name, own)
         left, still = Selection(entry.instrument for entry in gone), Selection(remaining)
         for venue in {entry.venue for entry in gone}:
             symbols = [Instrument(venue, symbol) for symbol in self._facts.symbols(venue)]

@@ -22,7 +22,8 @@ from raven.control.wanted import WantedFile
 from raven.errors import RavenError
 from raven.files import FolderLock
 from raven.journal import Journal, JournalOptions
-from raven.rpc.follower import Consumer, Follower
+from raven.rpc.consumer import Consumer
+from raven.rpc.follower import Follower
 from raven.rpc.hub import Hub
 from raven.rpc.server import Server
 from raven.settings import Settings, load

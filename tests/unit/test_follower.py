@@ -55,6 +55,15 @@ class SlowUpstream(Handler):
             results.append(result)
         return control_pb2.StartResponse(results=results)
 
+    async def stop(self, request: control_pb2.StopRequest) -> control_pb2.StopResponse:
+        end = to_message(self._hub.place)
+        return control_pb2.StopResponse(
+            results=[
+                control_pb2.SymbolResult(venue=request.venue, symbol=symbol, session_end=end)
+                for symbol in request.symbols
+            ]
+        )
+
 
 @asynccontextmanager
 async def chain(
@@ -195,3 +204,17 @@ async def test_what_cannot_be_a_symbol_is_refused(tmp_path: Path, symbol: str) -
     async with chain(tmp_path) as (_, control, _, _):
         with pytest.raises(InputError, match="symbol"):
             await control.start(control_pb2.StartRequest(symbols=[symbol]))
+
+
+async def test_stop_takes_what_was_there_before_it_lets_go(tmp_path: Path) -> None:
+    async with chain(tmp_path) as (hub, control, bars, _):
+        await control.start(control_pb2.StartRequest(symbols=["BTCUSDT"]))
+        await publish(hub, range(1))
+        await until(lambda: control.list().subscriptions[0].rows == 10)
+        for number in range(1, 40):  # faster than they are taken
+            await hub.publish(to_record_batch(trades(range(10 * number, 10 * number + 10)), TRADES), BatchMeta())
+        await control.stop(control_pb2.StopRequest(symbols=["BTCUSDT"]))
+    rows = pl.concat([to_frame(decode(entry.payload)[0]) for entry in bars.read()])
+    last = rows.sort("revision").unique("open_time", keep="last").sort("open_time")
+    assert last["total_ticks"].sum() == 400
+    assert last["last_trade_id"][-1] == 399

@@ -70,6 +70,8 @@ class Cluster:
             "RAVEN__DATA": str(self.data),
             "RAVEN__BINANCE_SPOT__WEBSOCKET_URL": f"ws://127.0.0.1:{self.exchange_port}",
             "RAVEN__BINANCE_SPOT__REST_URL": f"http://127.0.0.1:{self.exchange_port}",
+            "RAVEN__BINANCE_FUTURES__WEBSOCKET_URL": f"ws://127.0.0.1:{self.exchange_port}/market",
+            "RAVEN__BINANCE_FUTURES__REST_URL": f"http://127.0.0.1:{self.exchange_port}",
             "RAVEN__DELTA__FLUSH_S": "1",
             **environment,
         }

@@ -24,8 +24,9 @@ COUNTERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "bars": ("bars published, revisions included", ("spec",)),
     "duplicate_rows": ("rows dropped because their id was seen before", ()),
     "late_rows": ("rows whose time lay before their predecessor's", ()),
-    "gaps": ("jumps in trade ids", ()),
+    "gaps": ("ranges of trade ids given up", ("reason",)),
     "missing_ids": ("trade ids inside gaps", ()),
+    "healed_rows": ("rows fetched because they did not come by themselves", ()),
     "dead_frames": ("frames that could not be decoded", ("reason",)),
     "ignored_frames": ("well-formed frames of kinds this service does not use", ()),
     "reconnects": ("connections lost and opened again", ("peer",)),
@@ -39,6 +40,9 @@ GAUGES: Final[Mapping[str, str]] = {
     "journal_bytes": "bytes the journal takes",
     "journal_sequence": "sequence number of the newest batch",
     "last_flush_ms": "how long the last commit took",
+    "held_rows": "rows that wait for trades with lower ids",
+    "held_symbols": "symbols whose rows wait for trades with lower ids",
+    "clock_offset_ms": "how far the exchange's clock is ahead of this machine's",
     "watermark_us": "venue time up to which the stream is complete",
 }
 

@@ -6,7 +6,8 @@ gap, once it has waited too long. No clock is read: time comes in as `now_us` of
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple
@@ -46,6 +47,11 @@ class Missing(NamedTuple):
     before_id: int
     since_us: int
 
+    @property
+    def missing_ids(self) -> int:
+        """How many ids are waited for."""
+        return self.before_id - self.after_id - 1
+
 
 class Fallen(NamedTuple):
     """A trade whose id lies far below the last one of its symbol; `time_us` is its ts_event."""
@@ -70,6 +76,16 @@ class Released:
     fallen: tuple[Fallen, ...] = ()
 
 
+def joined(parts: Sequence[Released]) -> Released:
+    """All of `parts`, one after the other; there is at least one."""
+    return Released(
+        pl.concat([part.rows for part in parts]),
+        sum(part.duplicates for part in parts),
+        tuple(gap for part in parts for gap in part.gaps),
+        tuple(entry for part in parts for entry in part.fallen),
+    )
+
+
 @dataclass(slots=True)
 class Hold:
     """Puts trades in order; `last_ids` is the last id released of each symbol.
@@ -86,6 +102,7 @@ class Hold:
     _rows: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=_HELD_DTYPES))
     _before_session: dict[str, int | None] = field(default_factory=dict)
     _absent: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    _due_us: float = math.inf  # when the first of the waiting rows has waited too long
 
     @property
     def held_rows(self) -> int:
@@ -113,6 +130,7 @@ class Hold:
     def absent(self, symbol: str, first_id: int, stop_id: int) -> None:
         """The venue does not have first_id <= id < stop_id: they are not waited for."""
         self._absent.setdefault(symbol, []).append((first_id, stop_id))
+        self._due_us = -math.inf
 
     def begin_epoch(self, symbol: str, first_id: int) -> bool:
         """The ids of `symbol` began anew at `first_id`; refused (False) while older rows of it wait."""
@@ -123,6 +141,8 @@ class Hold:
 
     def take(self, trades: pl.DataFrame, now_us: int) -> Released:
         """Take trades as they came (columns of TRADE_SCHEMA; fetched ones too, and none to let time pass)."""
+        if trades.is_empty() and now_us < self._due_us:
+            return Released(trades)
         checked = check_sequence(trades, self.last_ids)
         before = self.last_ids
         fallen = _fallen(trades, before) if checked.duplicates else ()
@@ -184,6 +204,7 @@ class Hold:
         self.held = tuple(dict.fromkeys(item.symbol for item in missing))
         self.last_ids.update(queue.last_ids(goes))
         self._rows = queue.rows.filter(~pl.Series(goes))
+        self._due_us = int(since[~goes].min()) + self.max_us if self._rows.height else math.inf
         self._forget_absent()
         return queue.rows.filter(pl.Series(goes)).drop("held_us"), tuple(gaps)
 

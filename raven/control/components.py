@@ -10,8 +10,7 @@ from raven.rpc.cursors import to_message
 from raven.rpc.follower import Follower
 from raven.rpc.pb import control_pb2
 from raven.rpc.subscriptions import SubscriptionTable
-from raven.sources.binance import BINANCE_SPOT
-from raven.sources.binance.source import BinanceSource
+from raven.sources.source import Source
 
 
 class Component(Protocol):
@@ -42,7 +41,7 @@ class SourceComponent:
 
     upstreams: Sequence[str] = ()
 
-    def __init__(self, source: BinanceSource) -> None:
+    def __init__(self, source: Source) -> None:
         self._source = source
 
     async def add(self, wanted: Sequence[Wanted], *, restored: bool) -> list[control_pb2.SymbolResult]:
@@ -58,11 +57,12 @@ class SourceComponent:
             entry.id_before = self._source.last_id(entry.symbol)
         self._source.want({entry.symbol: entry.id_before for entry in accepted})
         return [
-            refused[symbol]
-            if symbol in refused
-            else control_pb2.SymbolResult(venue=BINANCE_SPOT, symbol=symbol, state=control_pb2.SYMBOL_STATE_CONNECTING)
+            control_pb2.SymbolResult(
+                venue=self._source.venue, symbol=symbol, message=refused.get(symbol, ""),
+                state=control_pb2.SYMBOL_STATE_REFUSED if symbol in refused else control_pb2.SYMBOL_STATE_CONNECTING,
+            )
             for symbol in symbols
-        ]
+        ]  # fmt: skip
 
     async def remove(self, symbols: Sequence[str]) -> None:
         """End the session of these symbols."""
@@ -70,22 +70,21 @@ class SourceComponent:
 
     def subscriptions(self, wanted: Mapping[str, Wanted]) -> list[control_pb2.Subscription]:
         """Connected means that the exchange acknowledged the subscription."""
-        feed = self._source.feed
+        source = self._source
         return [
-            self._source.facts.subscription(
-                BINANCE_SPOT, symbol, connected=symbol in feed.acknowledged, wanted_by=entry.wanted_by
+            source.facts.subscription(
+                source.venue, symbol, connected=source.is_acknowledged(symbol), wanted_by=entry.wanted_by
             )
             for symbol, entry in wanted.items()
         ]
 
     def links(self) -> list[control_pb2.Link]:
         """The exchange."""
-        feed = self._source.feed
-        return [control_pb2.Link(name="exchange", target=feed.url, connected=feed.connected, error=feed.error)]
+        return self._source.links()
 
     def problems(self) -> list[str]:
-        """Streams the exchange refuses."""
-        return [f"{symbol}: {reason}" for symbol, reason in self._source.feed.refused.items()]
+        """What the source says."""
+        return self._source.problems()
 
 
 class ConsumerComponent:

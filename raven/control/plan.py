@@ -28,6 +28,7 @@ SERVICES: Final[dict[str, ServicePlan]] = {
     plan.name: plan
     for plan in (
         ServicePlan("binance_spot", "port_binance_spot", venue="BINANCE_SPOT"),
+        ServicePlan("binance_futures", "port_binance_futures", venue="BINANCE_FUTURES"),
         ServicePlan("raven_timebar", "port_timebar_minutes", ("binance_spot",), ("timebar", "timebar_minutes")),
         ServicePlan("raven_tibs", "port_tibs", ("binance_spot",), ("tibs",)),
         ServicePlan("tick_persistence", "port_tick_persistence", ("binance_spot",)),

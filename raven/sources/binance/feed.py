@@ -17,8 +17,10 @@ from websockets.exceptions import InvalidHandshake, InvalidStatus, WebSocketExce
 from raven.batches.accumulator import Accumulator
 from raven.clock import Backoff
 from raven.errors import InputError
-from raven.sources.binance import TradeEvent
+from raven.rpc.pb import control_pb2
+from raven.settings import BinanceSettings
 from raven.sources.binance.messages import ControlReply, stream_name, subscribe_message, unsubscribe_message
+from raven.sources.binance.protocol import VenueProtocol
 from raven.sources.binance.rest import BLOCKED
 from raven.telemetry import Telemetry
 
@@ -30,29 +32,28 @@ MAX_PENDING_FRAMES: Final = 400_000
 YIELD_EVERY_FRAMES: Final = 1_000
 REFUSED_RETRY_S: Final = 30.0
 
-Frame = tuple[bytes, int]
-"""A raw frame and when it was received, UTC nanoseconds."""
+Frame = tuple[bytes, int, int]
+"""A raw frame, when it was received (UTC nanoseconds), and the number of its connection."""
 
 
 class Feed:
     """Keeps the streams of the wanted symbols open and puts their raw frames into `frames`."""
 
     def __init__(
-        self, url: str, *, event: TradeEvent, frames: Accumulator[Frame], stale_s: float, connect_timeout_s: float,
-        telemetry: Telemetry,
+        self, settings: BinanceSettings, protocol: VenueProtocol, *, frames: Accumulator[Frame], telemetry: Telemetry,
         is_behind: Callable[[Sequence[str]], Awaitable[bool]],
     ) -> None:  # fmt: skip
-        self.url = f"{url.rstrip('/')}/stream?timeUnit=MICROSECOND"
+        self.url = f"{settings.websocket_url.rstrip('/')}/stream{protocol.stream_query}"
         self.frames = frames
         self.arrived = asyncio.Event()
         self.connected = False
         self.error = ""
         self.acknowledged: set[str] = set()
         self.refused: dict[str, str] = {}
-        self.connections = 0
-        self._event = event
-        self._stale_s = stale_s
-        self._connect_timeout_s = connect_timeout_s
+        self.connections_opened = 0
+        self._event = protocol.event
+        self._stale_s = settings.stale_s
+        self._connect_timeout_s = settings.connect_timeout_s
         self._telemetry = telemetry
         self._is_behind = is_behind
         self._symbols: set[str] = set()
@@ -110,7 +111,7 @@ class Feed:
             open_timeout=self._connect_timeout_s, close_timeout=1, proxy=True,
         ) as socket:  # fmt: skip
             self.connected, self.error = True, ""
-            self.connections += 1
+            self.connections_opened += 1
             self._telemetry.info("exchange_connected", f"connected to {self.url}", symbols=len(self._symbols))
             tasks = {
                 asyncio.ensure_future(self._receive(socket)),
@@ -133,7 +134,7 @@ class Feed:
         until_yield = YIELD_EVERY_FRAMES
         while True:
             frame = await socket.recv(decode=False)
-            frames.add((frame, now_ns()), monotonic_ns())
+            frames.add((frame, now_ns(), 1), monotonic_ns())
             arrived.set()
             until_yield -= 1
             if not until_yield:
@@ -181,7 +182,11 @@ class Feed:
             self.acknowledged.update(symbols)
         await pause
 
-    def answered(self, reply: ControlReply) -> None:
+    def links(self) -> list[control_pb2.Link]:
+        """The exchange."""
+        return [control_pb2.Link(name="exchange", target=self.url, connected=self.connected, error=self.error)]
+
+    def answered(self, reply: ControlReply, connection: int) -> None:  # noqa: ARG002
         """A reply to a control message, found among the frames."""
         future = self._replies.pop(reply.id, None) if reply.id is not None else None
         if reply.kind == "shutdown":

@@ -2,63 +2,45 @@
 
 from __future__ import annotations
 
-import difflib
-import math
-import time
-from dataclasses import dataclass
 from typing import Final
 
 import aiohttp
 import msgspec
 
 from raven.errors import ExchangeError, RegionBlockedError
+from raven.settings import BinanceSettings
+from raven.sources.binance.protocol import VenueProtocol
+from raven.telemetry import Telemetry
 
-SYMBOLS_MAX_AGE_S: Final = 600.0
-UNKNOWN_MAX_AGE_S: Final = 5.0
 BLOCKED: Final = (403, 451)
-
-
-class _SymbolInfo(msgspec.Struct):
-    symbol: str
-    status: str = ""
-
-
-class _ExchangeInfo(msgspec.Struct):
-    symbols: list[_SymbolInfo]
-
-
-class _Trade(msgspec.Struct):
-    id: int
-
-
-@dataclass(frozen=True, slots=True)
-class SymbolCheck:
-    """`problem` is empty when the symbol trades; `refused` when it does not exist."""
-
-    symbol: str
-    problem: str = ""
-    refused: bool = False
+_MICROSECONDS_FROM: Final = 10**15
 
 
 class BinanceRest:
     """REST calls to the exchange at `url`. Errors are ExchangeError, with the status and what to do."""
 
-    def __init__(self, url: str, *, timeout_s: float = 10.0) -> None:
-        self.url = url.rstrip("/")
-        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+    def __init__(
+        self,
+        settings: BinanceSettings,
+        protocol: VenueProtocol,
+        *,
+        telemetry: Telemetry | None = None,  # noqa: ARG002
+    ) -> None:
+        self.url = settings.rest_url.rstrip("/")
+        self._protocol = protocol
+        self._timeout = aiohttp.ClientTimeout(total=settings.connect_timeout_s)
         self._session: aiohttp.ClientSession | None = None
-        self._symbols: dict[str, str] = {}
-        self._fetched_at = -math.inf
 
     async def close(self) -> None:
         """Close the connections."""
         if self._session is not None:
             await self._session.close()
 
-    async def get(self, path: str, **parameters: str) -> bytes:
+    async def get(self, path: str, *, weight: int, **parameters: str) -> bytes:  # noqa: ARG002
         """The body of a GET."""
         if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=self._timeout, trust_env=True)
+            headers = {"X-MBX-TIME-UNIT": "MICROSECOND"}
+            self._session = aiohttp.ClientSession(timeout=self._timeout, trust_env=True, headers=headers)
         try:
             async with self._session.get(self.url + path, params=parameters) as response:
                 body = await response.read()
@@ -76,44 +58,10 @@ class BinanceRest:
 
     async def server_time_ms(self) -> int:
         """The exchange's clock."""
-        body = await self.get("/api/v3/time")
+        path = self._protocol.time_path
+        body = await self.get(path, weight=1)
         try:
-            return msgspec.json.decode(body, type=dict[str, int])["serverTime"]
+            time_ = msgspec.json.decode(body, type=dict[str, int])["serverTime"]
         except (msgspec.MsgspecError, KeyError) as error:
-            raise ExchangeError(f"{self.url}/api/v3/time answered something else: {body[:80]!r}") from error
-
-    async def check_symbols(self, symbols: list[str]) -> list[SymbolCheck]:
-        """Whether each symbol exists and trades, with the nearest names where it does not exist."""
-        age_s = time.monotonic() - self._fetched_at
-        is_unknown = any(symbol not in self._symbols for symbol in symbols)
-        if age_s > SYMBOLS_MAX_AGE_S or (is_unknown and age_s > UNKNOWN_MAX_AGE_S):
-            await self._fetch_symbols()
-        return [self._check(symbol) for symbol in symbols]
-
-    async def _fetch_symbols(self) -> None:
-        body = await self.get("/api/v3/exchangeInfo")
-        try:
-            info = msgspec.json.decode(body, type=_ExchangeInfo)
-        except msgspec.MsgspecError as error:
-            raise ExchangeError(f"{self.url}/api/v3/exchangeInfo cannot be understood: {error}") from error
-        self._symbols = {entry.symbol: entry.status for entry in info.symbols}
-        self._fetched_at = time.monotonic()
-
-    async def last_trade_id(self, symbol: str) -> int | None:
-        """The id of the symbol's newest trade; None when it never traded."""
-        body = await self.get("/api/v3/trades", symbol=symbol, limit="1")
-        try:
-            newest = msgspec.json.decode(body, type=list[_Trade])
-        except msgspec.MsgspecError as error:
-            raise ExchangeError(f"{self.url}/api/v3/trades cannot be understood: {error}") from error
-        return newest[-1].id if newest else None
-
-    def _check(self, symbol: str) -> SymbolCheck:
-        status = self._symbols.get(symbol)
-        if status is None:
-            close = difflib.get_close_matches(symbol, self._symbols, n=3)
-            nearest = f"; did you mean {', '.join(close)}?" if close else ""
-            return SymbolCheck(symbol, f"{symbol} is not a symbol of the exchange{nearest}", refused=True)
-        if status not in {"", "TRADING"}:
-            return SymbolCheck(symbol, f"{symbol} is not trading now ({status})")
-        return SymbolCheck(symbol)
+            raise ExchangeError(f"{self.url}{path} answered something else: {body[:80]!r}") from error
+        return time_ // 1000 if time_ >= _MICROSECONDS_FROM else time_

@@ -79,9 +79,8 @@ class SourceComponent:
         ]
 
     def links(self) -> list[control_pb2.Link]:
-        """The exchange."""
-        feed = self._source.feed
-        return [control_pb2.Link(name="exchange", target=feed.url, connected=feed.connected, error=feed.error)]
+        """The connections to the exchange."""
+        return self._source.feed.links()
 
     def problems(self) -> list[str]:
         """Streams the exchange refuses."""

@@ -15,12 +15,9 @@ NAME = "binance_spot"
 def build(environment: Environment) -> Service:
     """The source over its journal."""
     hub = environment.open_hub(STREAM_SCHEMA)
-    settings = environment.settings.binance_spot
     source = BinanceSource(
-        hub, websocket_url=settings.websocket_url, rest_url=settings.rest_url, folder=environment.folder,
-        batch_max_rows=settings.batch_max_rows, batch_max_age_ms=settings.batch_max_age_ms,
-        stale_s=settings.stale_s, connect_timeout_s=settings.connect_timeout_s, telemetry=environment.telemetry,
-    )  # fmt: skip
+        hub, settings=environment.settings.binance_spot, folder=environment.folder, telemetry=environment.telemetry
+    )
     return Service(SourceComponent(source), hub, [source.run], [source.close])
 
 

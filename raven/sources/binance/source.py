@@ -22,10 +22,13 @@ from raven.errors import ExchangeError, JournalError
 from raven.rpc.hub import Hub
 from raven.rpc.pb import control_pb2
 from raven.rpc.subscriptions import SubscriptionTable
+from raven.settings import BinanceSettings
 from raven.sources.binance import BINANCE_SPOT
+from raven.sources.binance.connection import Frame
 from raven.sources.binance.dead_letters import DeadLetters
-from raven.sources.binance.feed import Feed, Frame
+from raven.sources.binance.feed import Feed
 from raven.sources.binance.messages import Decoded, decode_frames
+from raven.sources.binance.protocol import SPOT
 from raven.sources.binance.rest import BinanceRest
 from raven.sources.binance.watermark import Watermark
 from raven.telemetry import Telemetry
@@ -42,24 +45,17 @@ class BinanceSource:
         self,
         hub: Hub,
         *,
-        websocket_url: str,
-        rest_url: str,
+        settings: BinanceSettings,
         folder: Path,
-        batch_max_rows: int,
-        batch_max_age_ms: int,
-        stale_s: float,
-        connect_timeout_s: float,
         telemetry: Telemetry,
     ) -> None:
         self._hub = hub
         self._telemetry = telemetry
-        self._frames: Accumulator[Frame] = Accumulator(max_rows=batch_max_rows, max_age_ns=batch_max_age_ms * 1_000_000)
-        self.feed = Feed(
-            websocket_url, event="trade", frames=self._frames, stale_s=stale_s,
-            connect_timeout_s=connect_timeout_s, telemetry=telemetry,
-            is_behind=self._is_behind,
-        )  # fmt: skip
-        self.rest = BinanceRest(rest_url, timeout_s=connect_timeout_s)
+        self._frames: Accumulator[Frame] = Accumulator(
+            max_rows=settings.batch_max_rows, max_age_ns=settings.batch_max_age_ms * 1_000_000
+        )
+        self.feed = Feed(settings, SPOT, frames=self._frames, telemetry=telemetry, is_behind=self._is_behind)
+        self.rest = BinanceRest(settings, SPOT, telemetry=telemetry)
         self.facts = SubscriptionTable()
         self._dead_letters = DeadLetters(folder / "dead_letters.jsonl")
         self._last_ids = hub.journal.tail_ids()
@@ -146,9 +142,9 @@ class BinanceSource:
     async def _publish_frames(self) -> None:
         items = self._frames.take()
         self.feed.drained()
-        frames, stamps = zip(*items, strict=True)
+        frames, stamps, connections = zip(*items, strict=True)
         decoded = decode_frames(frames, stamps, event="trade")
-        self._account(decoded, len(frames))
+        self._account(decoded, connections)
         checked = check_sequence(decoded.trades, self._last_ids)
         self._last_ids = checked.last_ids
         if checked.duplicates:
@@ -175,12 +171,12 @@ class BinanceSource:
         self.facts.observe_gaps(BINANCE_SPOT, gaps)
         return tuple(gaps)
 
-    def _account(self, decoded: Decoded, frames: int) -> None:
-        self._telemetry.add("frames", frames)
+    def _account(self, decoded: Decoded, connections: Sequence[int]) -> None:
+        self._telemetry.add("frames", len(connections))
         if decoded.other:
             self._telemetry.add("ignored_frames", decoded.other.total())
-        for reply in decoded.control:
-            self.feed.answered(reply)
+        for reply, position in zip(decoded.control, decoded.control_at, strict=True):
+            self.feed.answered(reply, connections[position])
         for dead in decoded.dead:
             self._telemetry.add("dead_frames", reason=dead.reason)
         if decoded.dead:
@@ -193,8 +189,8 @@ class BinanceSource:
 
     async def _publish(self, trades: pl.DataFrame, gaps: tuple[Gap, ...]) -> None:
         now_us = monotonic_ns() // 1_000
-        if self.feed.connections != self._connections:
-            self._connections = self.feed.connections
+        if self.feed.connections_opened != self._connections:
+            self._connections = self.feed.connections_opened
             self._watermark.go_on(now_us)  # not for the time it was disconnected
         self._watermark.advance(trades.get_column("ts_event").max() if trades.height else None, now_us)
         watermark_us = self._watermark.at(now_us) if self.feed.connected else None

@@ -29,6 +29,11 @@ COUNTERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "healed_rows": ("rows fetched because they did not come by themselves", ()),
     "dead_frames": ("frames that could not be decoded", ("reason",)),
     "ignored_frames": ("well-formed frames of kinds this service does not use", ()),
+    "connection_attempts": ("connections to the exchange tried", ()),
+    "replaced_connections": ("connections to the exchange replaced, with overlap, before their end", ()),
+    "rest_requests": ("requests sent to the exchange's REST", ()),
+    "rest_waits": ("REST requests held back, by what held them: budget or exchange", ("reason",)),
+    "rest_retries": ("REST requests repeated, by what failed", ("reason",)),
     "reconnects": ("connections lost and opened again", ("peer",)),
     "stored_rows": ("rows committed to a store", ("store",)),
     "flushes": ("commits to a store", ("store",)),
@@ -43,6 +48,7 @@ GAUGES: Final[Mapping[str, str]] = {
     "held_rows": "rows that wait for trades with lower ids",
     "held_symbols": "symbols whose rows wait for trades with lower ids",
     "clock_offset_ms": "how far the exchange's clock is ahead of this machine's",
+    "rest_used_weight": "REST request weight used in the last minute, as far as known",
     "watermark_us": "venue time up to which the stream is complete",
 }
 

@@ -255,12 +255,6 @@ async def test_an_idle_feed_goes_on_telling_the_time_while_connected(tmp_path: P
     assert 0.8e6 < watermarks[2] - watermarks[1] < 1.5e6
 
 
-async def test_thousands_of_streams_are_more_than_a_connection_holds(tmp_path: Path) -> None:
-    async with collecting(tmp_path, "ws://127.0.0.1:1") as source:
-        with pytest.raises(Exception, match="at most 1024 streams"):
-            source.want({f"S{number}USDT": None for number in range(1025)})
-
-
 async def test_a_session_that_had_no_trade_yet_is_still_new_after_a_restart(tmp_path: Path) -> None:
     sessions = iter([range(1, 6), range(500, 502)])
 

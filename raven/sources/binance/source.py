@@ -26,9 +26,10 @@ from raven.rpc.hub import Hub
 from raven.rpc.pb import control_pb2
 from raven.rpc.subscriptions import SubscriptionTable
 from raven.settings import BinanceSettings
+from raven.sources.binance.connection import Frame
 from raven.sources.binance.dead_letters import DeadLetters
 from raven.sources.binance.epochs import Epochs, newest_trade_id
-from raven.sources.binance.feed import Feed, Frame
+from raven.sources.binance.feed import Feed
 from raven.sources.binance.heal import Healer
 from raven.sources.binance.messages import decode_frames
 from raven.sources.binance.protocol import VenueProtocol

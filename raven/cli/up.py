@@ -23,6 +23,7 @@ from raven.errors import ExchangeError, InputError, RegionBlockedError, Upstream
 from raven.rpc.client import Client
 from raven.rpc.pb import control_pb2
 from raven.settings import Settings
+from raven.sources.binance.protocol import SPOT
 from raven.sources.binance.rest import BinanceRest
 from raven.sources.simulated.market import split_symbol
 
@@ -50,7 +51,8 @@ async def choose_exchange(settings: Settings, simulate: bool | None, port: int) 
     if not simulate:
         endpoints = [(settings.binance_spot.rest_url, settings.binance_spot.websocket_url), ALTERNATIVE]
         for rest_url, websocket_url in endpoints:
-            rest = BinanceRest(rest_url, timeout_s=PROBE_S)
+            probed = settings.binance_spot.model_copy(update={"rest_url": rest_url, "connect_timeout_s": PROBE_S})
+            rest = BinanceRest(probed, SPOT)
             try:
                 await rest.server_time_ms()
             except RegionBlockedError:

@@ -16,7 +16,8 @@ from raven.cli import output
 from raven.clock import now_us
 from raven.control.plan import SERVICES, downstream_first, port_of, resolve, target_from, target_of
 from raven.control.wanted import WantedFile
-from raven.errors import InputError, UpstreamError
+from raven.errors import AccessError, InputError, UpstreamError
+from raven.rpc.access import Access
 from raven.rpc.client import Client
 from raven.rpc.pb import control_pb2
 from raven.settings import load
@@ -173,10 +174,14 @@ def _targets(name: str, host: str) -> dict[str, str]:
 
 
 def _run(targets: dict[str, str], call: Callable[[Client], Awaitable[T]]) -> dict[str, T | UpstreamError]:
-    """Call the services in order; one that cannot be reached answers with its error."""
+    """Call the services in order; one that cannot be reached answers with its error.
+
+    Raises AccessError when one refuses the caller or cannot be trusted.
+    """
+    access = Access.of(load())
 
     async def one(target: str) -> T | UpstreamError:
-        async with Client(target) as client:
+        async with Client(target, access) as client:
             try:
                 return await call(client)
             except UpstreamError as error:
@@ -185,7 +190,11 @@ def _run(targets: dict[str, str], call: Callable[[Client], Awaitable[T]]) -> dic
     async def every() -> dict[str, T | UpstreamError]:
         return {name: await one(target) for name, target in targets.items()}
 
-    return asyncio.run(every())
+    answers = asyncio.run(every())
+    for name, answer in answers.items():
+        if isinstance(answer, AccessError):
+            raise AccessError(f"{name} at {answer.message}", hint=answer.hint)
+    return answers
 
 
 def _report(results: Mapping[str, list[control_pb2.SymbolResult] | UpstreamError], json: bool) -> None:

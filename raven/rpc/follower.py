@@ -18,6 +18,7 @@ from raven.batches.batch import BatchMeta, Cursor
 from raven.batches.ipc import decode
 from raven.clock import Backoff, now_us
 from raven.errors import UpstreamError
+from raven.rpc.access import Access
 from raven.rpc.client import Begin, Client, UnknownJournalError
 from raven.rpc.cursors import from_message
 from raven.rpc.pb import control_pb2
@@ -58,7 +59,9 @@ class Consumer(Protocol):
 class Follower:
     """Follows the service `name` at `target` for the consumer called `consumer_name`."""
 
-    def __init__(self, name: str, target: str, *, consumer_name: str, consumer: Consumer, telemetry: Telemetry) -> None:
+    def __init__(
+        self, name: str, target: str, access: Access, *, consumer_name: str, consumer: Consumer, telemetry: Telemetry
+    ) -> None:
         self.name = name
         self.target = target
         self.connected = False
@@ -67,7 +70,8 @@ class Follower:
         self._consumer_name = consumer_name
         self.consumer = consumer
         self._telemetry = telemetry
-        self._client = Client(target)
+        self._told = ""  # the problem that was logged last
+        self._client = Client(target, access)
         self._wanted: set[str] = set()
         self._granted: set[str] = set()
         self._joining: set[str] = set()
@@ -153,7 +157,8 @@ class Follower:
                 await self._lost(error, backoff)
 
     async def _lost(self, error: UpstreamError, backoff: Backoff) -> None:
-        if self.connected or not self.error:
+        if self.connected or self._told != str(error):
+            self._told = str(error)
             self._telemetry.warning("upstream_lost", str(error), upstream=self.name)
             self._telemetry.add("reconnects", peer=self.name)
         self.connected = False

@@ -18,6 +18,7 @@ from raven.control.components import ConsumerComponent
 from raven.control.handler import ControlService
 from raven.control.wanted import WantedFile
 from raven.journal import Journal
+from raven.rpc.access import Access
 from raven.rpc.cursors import to_message
 from raven.rpc.follower import Follower
 from raven.rpc.hub import Hub
@@ -61,7 +62,7 @@ async def chain(
     """An upstream of trades, and an aggregator of 1 s bars with its control."""
     with Journal.open(folder / "trades", TRADES) as upstream, Journal.open(folder / "bars", BARS) as downstream:
         hub, telemetry = Hub(upstream), Telemetry("test")
-        server = Server("127.0.0.1", 0, SlowUpstream(hub, answer_s=answer_s, refuses=refuses), hub)
+        server = Server("127.0.0.1", 0, SlowUpstream(hub, answer_s=answer_s, refuses=refuses), hub, access=Access())
         await server.start()
         wanted = WantedFile(folder / "wanted.json")
         aggregator = Aggregator(
@@ -69,8 +70,9 @@ async def chain(
             venues={"binance_spot": "BINANCE_SPOT"}, schema=BARS, telemetry=telemetry, joined=wanted.joined,
         )  # fmt: skip
         follower = Follower(
-            "binance_spot", f"127.0.0.1:{server.port}", consumer_name="bars-1", consumer=aggregator, telemetry=telemetry
-        )
+            "binance_spot", f"127.0.0.1:{server.port}", Access(), consumer_name="bars-1", consumer=aggregator,
+            telemetry=telemetry,
+        )  # fmt: skip
         component = ConsumerComponent([follower], aggregator.facts, venue="BINANCE_SPOT")
         control = ControlService("bars", component, wanted, telemetry, hub=None, simulated=False)
         run = asyncio.ensure_future(follower.run())
@@ -128,7 +130,9 @@ async def test_a_symbol_refused_after_the_upstream_came_back_is_shown(tmp_path: 
         await server.stop()
         answer = await control.start(control_pb2.StartRequest(symbols=["BTCUSTD"]))
         assert answer.results[0].state == control_pb2.SYMBOL_STATE_CONNECTING
-        again = Server("127.0.0.1", server.port, SlowUpstream(hub, refuses=frozenset({"BTCUSTD"})), hub)
+        again = Server(
+            "127.0.0.1", server.port, SlowUpstream(hub, refuses=frozenset({"BTCUSTD"})), hub, access=Access()
+        )
         await again.start()
         try:
             await until(lambda: control.list().subscriptions[0].state == control_pb2.SYMBOL_STATE_REFUSED)

@@ -17,7 +17,7 @@ import pyarrow as pa
 from raven.batches.batch import BatchMeta, Cursor
 from raven.batches.ipc import decode
 from raven.clock import Backoff, now_us
-from raven.errors import UpstreamError
+from raven.errors import AccessError, UpstreamError
 from raven.rpc.access import Access
 from raven.rpc.client import Begin, Client, UnknownJournalError
 from raven.rpc.cursors import from_message
@@ -92,11 +92,12 @@ class Follower:
             results = await self._request(symbols)
         except UpstreamError as error:
             self.error = str(error)
+            refused = isinstance(error, AccessError)
             results = [
                 control_pb2.SymbolResult(
                     symbol=symbol,
                     state=control_pb2.SYMBOL_STATE_CONNECTING,
-                    message=f"waiting for {self.name} at {self.target}",
+                    message=self.error if refused else f"waiting for {self.name} at {self.target}",
                 )
                 for symbol in symbols
             ]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import polars as pl
+import pytest
 
 from raven.aggregators.aggregator import Aggregator
 from raven.bars.time_bars import TimeBarKernel
@@ -30,6 +32,7 @@ from tests.unit.test_rpc import Handler
 
 TRADES = stream_schema(TRADE_SCHEMA, kind="trades", venue="BINANCE_SPOT")
 BARS = stream_schema(TIME_BAR_SCHEMA, kind="time_bars", venue="")
+OPEN = Access()
 
 
 class SlowUpstream(Handler):
@@ -57,12 +60,13 @@ class SlowUpstream(Handler):
 
 @asynccontextmanager
 async def chain(
-    folder: Path, *, answer_s: float = 0.0, refuses: frozenset[str] = frozenset()
-) -> AsyncIterator[tuple[Hub, ControlService, Journal, Server]]:
+    folder: Path, *, answer_s: float = 0.0, refuses: frozenset[str] = frozenset(),
+    there: Access = OPEN, here: Access = OPEN,
+) -> AsyncIterator[tuple[Hub, ControlService, Journal, Server]]:  # fmt: skip
     """An upstream of trades, and an aggregator of 1 s bars with its control."""
     with Journal.open(folder / "trades", TRADES) as upstream, Journal.open(folder / "bars", BARS) as downstream:
         hub, telemetry = Hub(upstream), Telemetry("test")
-        server = Server("127.0.0.1", 0, SlowUpstream(hub, answer_s=answer_s, refuses=refuses), hub, access=Access())
+        server = Server("127.0.0.1", 0, SlowUpstream(hub, answer_s=answer_s, refuses=refuses), hub, access=there)
         await server.start()
         wanted = WantedFile(folder / "wanted.json")
         aggregator = Aggregator(
@@ -70,7 +74,7 @@ async def chain(
             venues={"binance_spot": "BINANCE_SPOT"}, schema=BARS, telemetry=telemetry, joined=wanted.joined,
         )  # fmt: skip
         follower = Follower(
-            "binance_spot", f"127.0.0.1:{server.port}", Access(), consumer_name="bars-1", consumer=aggregator,
+            "binance_spot", f"127.0.0.1:{server.port}", here, consumer_name="bars-1", consumer=aggregator,
             telemetry=telemetry,
         )  # fmt: skip
         component = ConsumerComponent([follower], aggregator.facts, venue="BINANCE_SPOT")
@@ -154,3 +158,30 @@ async def test_stop_all_keeps_what_a_consumer_wants_unless_forced_and_forget_end
         await control.start(control_pb2.StartRequest(symbols=["BTCUSDT"], requester="bar_persistence-1"))
         await control.stop_all(force=True)
         assert not control.list().subscriptions
+
+
+async def test_a_refused_token_is_logged_once_shown_and_healed_by_itself(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ours, theirs = Access(token="ours"), Access(token="theirs")
+    with caplog.at_level(logging.WARNING, logger="raven"):
+        async with chain(tmp_path, there=theirs, here=ours) as (hub, control, _, server):
+            answer = await control.start(control_pb2.StartRequest(symbols=["BTCUSDT"]))
+            assert answer.results[0].state == control_pb2.SYMBOL_STATE_CONNECTING
+            assert "the token is wrong" in answer.results[0].message
+            await asyncio.sleep(2)  # several tries
+            refused = [record.getMessage() for record in caplog.records]
+            assert len(refused) == 1, refused
+            assert f"127.0.0.1:{server.port} refuses the call: the token is wrong (set security.token" in refused[0]
+            assert not control.status().healthy
+            assert "the token is wrong" in control.status().links[0].error
+            await server.stop()
+            again = Server("127.0.0.1", server.port, SlowUpstream(hub), hub, access=ours)
+            await again.start()
+            try:
+                await until(lambda: control.status().healthy)
+                assert control.status().links[0].connected
+                assert not control.status().links[0].error
+            finally:
+                await again.stop()
+    assert "theirs" not in caplog.text

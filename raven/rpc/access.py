@@ -100,7 +100,8 @@ def address(host: str, port: int) -> str:
 
 def is_local(target: str) -> bool:
     """Whether `host:port` (or `host`) is on loopback; a name that does not resolve is not."""
-    host = urlsplit(f"//{target}").hostname or ""
+    bare_ipv6 = target.count(":") > 1 and not target.startswith("[")
+    host = target if bare_ipv6 else urlsplit(f"//{target}").hostname or ""
     try:
         found = {str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
     except OSError:

@@ -26,11 +26,13 @@ class Guard(grpc.aio.ServerInterceptor):
     """Stands before every call of one server.
 
     With a token every call but health has to bring it. Without one, what changes or shows the service's state
-    (Control, acknowledgements, the subscription of a durable consumer) is for callers on loopback.
+    (Control, acknowledgements, the subscription of a durable consumer) is for callers on loopback. `refused` is told
+    of every call that is refused: for want of the `token`, of `loopback`, or for too many `subscriptions`.
     """
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, refused: Callable[[str], None]) -> None:
         self._access = access
+        self._refused = refused
         self._expected = access.token.encode()
         self._subscriptions: Counter[str] = Counter()
 
@@ -46,6 +48,8 @@ class Guard(grpc.aio.ServerInterceptor):
             return handler
         if self._expected:
             why = self._token_problem(handler_call_details.invocation_metadata or ())
+            if why:
+                self._refused("token")
             return _refusing(handler, why) if why else handler
         if service == CONTROL or (service, method) == (MARKET_DATA, "Acknowledge"):
             return self._local_only(handler, f"{service.rpartition('.')[2]}.{method}")
@@ -72,6 +76,7 @@ class Guard(grpc.aio.ServerInterceptor):
     async def _require_local(self, what: str, context: Context) -> None:
         peer = context.peer()
         if not is_local_peer(peer):
+            self._refused("loopback")
             await context.abort(
                 grpc.StatusCode.PERMISSION_DENIED,
                 f"no token is set there, so {what} answers only its own machine, not {peer_host(peer)}",
@@ -83,6 +88,7 @@ class Guard(grpc.aio.ServerInterceptor):
             await self._require_local("the subscription of a durable consumer", context)
         peer, most = peer_host(context.peer()), self._access.max_subscriptions_per_peer
         if self._subscriptions[peer] >= most:
+            self._refused("subscriptions")
             await context.abort(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
                 f"{peer} holds {most} subscriptions, the most one address may (security.max_subscriptions_per_peer)",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any, Final, Protocol
 
@@ -193,15 +193,19 @@ def _cursor_response(cursor: Cursor) -> market_data_pb2.SubscribeResponse:
 
 
 class Server:
-    """A gRPC server of one service on `host`:`port` (0: any free port; `port` tells which after `start`)."""
+    """A gRPC server of one service on `host`:`port` (0: any free port; `port` tells which after `start`).
+
+    `access`: who may call; `refused` is told the reason of each call that is refused.
+    """
 
     def __init__(
-        self, host: str, port: int, handler: ControlHandler, hub: Hub | None = None, *, access: Access
-    ) -> None:
+        self, host: str, port: int, handler: ControlHandler, hub: Hub | None = None, *,
+        access: Access, refused: Callable[[str], None] = lambda _: None,
+    ) -> None:  # fmt: skip
         self.host = host
         self.port = port
         self._access = access
-        guard = Guard(access)
+        guard = Guard(access, refused)
         self._server = grpc.aio.server(
             interceptors=[guard], options=OPTIONS, maximum_concurrent_rpcs=access.max_concurrent_calls
         )

@@ -110,10 +110,13 @@ async def _serve(name: str, build: Callable[[Environment], Service], settings: S
     control = ControlService(
         name, service.component, environment.wanted, telemetry, hub=service.hub, simulated=settings.simulated
     )
-    server = Server(host, port, control, service.hub, access=access)
+    server = Server(
+        host, port, control, service.hub, access=access,
+        refused=lambda reason: telemetry.add("refused_calls", reason=reason),
+    )  # fmt: skip
+    _warn_of_exposure(telemetry, access, host)
     await server.start()
     _serve_metrics(telemetry, metrics_host(settings, host), port + METRICS_PORT_OFFSET)
-    _warn_of_exposure(telemetry, access, host)
     telemetry.info("started", f"{name} listens on {host}:{server.port}", data=folder)
     gc.freeze()  # what was built lives as long as the service: never walk it again
     stop = asyncio.Event()

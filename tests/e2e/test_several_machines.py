@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster import wait_until
+from tests.e2e.cluster import MODULES, cluster, wait_until
 from tests.e2e.machines import ROOT, Machine, carry, network
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -174,6 +175,8 @@ def test_without_a_token_a_service_obeys_only_its_own_machine(machines: dict[str
         refused = yours.fails(f"ravenctl {command} --service binance_spot --host 10.0.0.1")
         assert re.search(r"no token is set there, so Control.\w+ answers only its own machine, not 10.0.0.4", refused)
         assert "raven token" in refused
+    status = json.loads(source.succeeds("ravenctl status --service binance_spot --json"))
+    assert status["binance_spot"]["counters"]["refused_calls"] == 5
     assert int(yours.succeeds(FIRST_BATCH)) > 0, "batches may be read"
     assert "BTCUSDT" in source.succeeds("ravenctl list"), "nothing was stopped"
     assert yours.shell(METRICS).returncode != 0, "metrics are for the own machine"
@@ -190,3 +193,38 @@ def test_metrics_are_served_where_the_settings_say(machines: dict[str, Machine])
     machines[SOURCE].listens(50001)
     machines[SOURCE].listens(51001, host=SOURCE)
     assert machines[YOURS].succeeds(METRICS) == "200\n"
+
+
+def test_on_addresses_of_loopback_a_wrong_token_is_said_once_and_healed_by_itself(tmp_path: Path) -> None:
+    with cluster(tmp_path, RAVEN__SECURITY__TOKEN="theirs") as run:
+        source, sink = (
+            f"127.0.0.{number}:{run.ports[name]}" for number, name in ((2, "binance_spot"), (3, "tick_persistence"))
+        )
+        run.environment["RAVEN__UPSTREAM__BINANCE_SPOT"] = source
+        run.environment["RAVEN__UPSTREAM__TICK_PERSISTENCE"] = sink
+        run.simulate()
+        run.run("binance_spot", MODULES["binance_spot"], "--host", "127.0.0.2")
+        wait_until(lambda: "listens on 127.0.0.2" in run.log("binance_spot"), 60, run.log("binance_spot"))
+        run.environment["RAVEN__SECURITY__TOKEN"] = "ours"
+        run.run("tick_persistence", MODULES["tick_persistence"], "--host", "127.0.0.3")
+        wait_until(lambda: "listens on 127.0.0.3" in run.log("tick_persistence"), 60, run.log("tick_persistence"))
+
+        why = f"{source} refuses the call: the token is wrong"
+        [started] = run.ctl("start", "--service", "tick_persistence", "--symbol", "BTCUSDT", "--wait", "1")[
+            "tick_persistence"
+        ]
+        assert started["state"] == "connecting"
+        assert why in started["message"]
+        status = run.ctl("status", "--service", "tick_persistence", code=1)["tick_persistence"]
+        assert why in status["links"][0]["error"]
+        assert not status["links"][0]["connected"]
+        time.sleep(3)  # it tries again
+        assert run.log("tick_persistence").count(why) == 1
+
+        run.terminate("binance_spot")
+        run.run("binance_spot", MODULES["binance_spot"], "--host", "127.0.0.2")
+        wait_until(lambda: run.rows("trades") > 0, 60, f"trades are stored:\n{run.log('tick_persistence')}")
+        assert run.ctl("status", "--service", "tick_persistence")["tick_persistence"]["healthy"]
+        logs = run.log("binance_spot") + run.log("tick_persistence")
+        assert "theirs" not in logs
+        assert "clear text" not in logs, "nothing leaves this machine"

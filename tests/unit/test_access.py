@@ -27,13 +27,19 @@ from raven.settings import load
 from tests.unit.test_rpc import SCHEMA, Handler, publish, take
 
 TOKEN = Access(token="right-token")
+refusals: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def nobody_refused() -> None:
+    refusals.clear()
 
 
 @asynccontextmanager
 async def serving(folder: Path, access: Access, host: str = "127.0.0.1") -> AsyncIterator[tuple[Hub, int]]:
     with Journal.open(folder / "journal", SCHEMA) as journal:
         hub = Hub(journal)
-        server = Server(host, 0, Handler(), hub, access=access)
+        server = Server(host, 0, Handler(), hub, access=access, refused=refusals.append)
         await server.start()
         try:
             yield hub, server.port
@@ -80,6 +86,7 @@ class TestToken:
                 assert "RAVEN__SECURITY__TOKEN" in caught.value.hint, name
                 assert "right-token" not in str(caught.value).replace(token or "-", "")
             assert not hub.journal.consumers()
+            assert refusals == ["token"] * len(every_call(hub))
 
     async def test_health_needs_none_and_reflection_does(self, tmp_path: Path) -> None:
         async with serving(tmp_path, TOKEN) as (_, port), grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -133,6 +140,7 @@ class TestLoopbackRule:
     @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "localhost", "[::1]"])
     def test_targets_on_this_machine(self, host: str) -> None:
         assert is_local(f"{host}:50001")
+        assert is_local(host.strip("[]"))
         Access().require_for("binance_spot", f"{host}:50001")
 
     @pytest.mark.parametrize("host", ["10.0.0.1", "0.0.0.0", "[::]", "no-such-host.invalid", "[2001:db8::1]"])
@@ -141,6 +149,7 @@ class TestLoopbackRule:
             Access().require_for("binance_spot", f"{host}:50001")
         TOKEN.require_for("binance_spot", f"{host}:50001")
         assert TOKEN.exposes_token(f"{host}:50001")
+        assert not is_local(host.strip("[]"))
         assert not Access().exposes_token(f"{host}:50001")
 
     @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2"])
@@ -149,6 +158,10 @@ class TestLoopbackRule:
             await publish(hub, "BTCUSDT")
             for call in every_call(hub).values():
                 await call(client)
+
+    async def test_ipv4_at_a_socket_of_ipv6_is_loopback_too(self, tmp_path: Path) -> None:
+        async with serving(tmp_path, Access(), "::") as (_, port), Client(f"127.0.0.1:{port}", Access()) as client:
+            assert (await client.status()).healthy
 
     async def test_ipv6_is_bound_and_called(self, tmp_path: Path) -> None:
         async with serving(tmp_path, Access(), "::1") as (_, port), Client(address("::1", port), Access()) as client:
@@ -169,6 +182,7 @@ class TestBounds:
                     await anext(await stack.enter_async_context(aclosing(client.subscribe("earliest"))))
                 with pytest.raises(UpstreamError, match=r"127.0.0.1 holds 2 subscriptions.*max_subscriptions_per_peer"):
                     await take(client, "earliest", 1)
+                assert refusals == ["subscriptions"]
             async with asyncio.timeout(10):
                 while True:  # the server hears of it
                     try:

@@ -40,6 +40,26 @@ async def first():
         break
 asyncio.run(first())
 " """
+DURABLE = """python -c "
+import asyncio
+from contextlib import aclosing
+from raven.batches.batch import Cursor
+from raven.errors import AccessError
+from raven.rpc.access import Access
+from raven.rpc.client import Client
+async def calls():
+    async with Client('10.0.0.1:50001', Access()) as client:
+        async with aclosing(client.subscribe('earliest', consumer='raven_tibs-50052')) as stream:
+            try:
+                await anext(stream)
+            except AccessError as error:
+                print(error)
+        try:
+            await client.acknowledge('raven_tibs-50052', Cursor('journal', 1))
+        except AccessError as error:
+            print(error)
+asyncio.run(calls())
+" """
 METRICS = """python -c "
 import urllib.request
 print(urllib.request.urlopen('http://10.0.0.1:51001/metrics', timeout=5).status)
@@ -178,6 +198,9 @@ def test_without_a_token_a_service_obeys_only_its_own_machine(machines: dict[str
     status = json.loads(source.succeeds("ravenctl status --service binance_spot --json"))
     assert status["binance_spot"]["counters"]["refused_calls"] == 5
     assert int(yours.succeeds(FIRST_BATCH)) > 0, "batches may be read"
+    durable, acknowledgement = yours.succeeds(DURABLE).splitlines()
+    assert "the subscription of a durable consumer answers only its own machine, not 10.0.0.4" in durable
+    assert "MarketData.Acknowledge answers only its own machine" in acknowledgement
     assert "BTCUSDT" in source.succeeds("ravenctl list"), "nothing was stopped"
     assert yours.shell(METRICS).returncode != 0, "metrics are for the own machine"
 

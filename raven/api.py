@@ -22,6 +22,7 @@ from raven.clock import utc
 from raven.control.plan import VENUES, resolve_venue, target_from, target_of
 from raven.errors import InputError
 from raven.journal import JournalReader
+from raven.rpc.access import Access
 from raven.rpc.client import Client
 from raven.settings import load
 from raven.sinks.delta import scan as delta
@@ -176,7 +177,10 @@ async def live(
     found = target_of(settings, service)
     target = target_from(host, int(found.rpartition(":")[2])) if host else found
     begin = start if isinstance(start, str) else int(utc(start).timestamp() * 1e6)
-    async with Client(target) as client, aclosing(client.subscribe(begin, symbols=list(symbols or ()))) as stream:
+    async with (
+        Client(target, Access.of(settings)) as client,
+        aclosing(client.subscribe(begin, symbols=list(symbols or ()))) as stream,
+    ):
         async for _, payload in stream:
             if payload is None:
                 continue

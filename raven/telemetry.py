@@ -39,6 +39,7 @@ COUNTERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "stored_rows": ("rows committed to a store", ("store",)),
     "flushes": ("commits to a store", ("store",)),
     "retries": ("failed tries that will be repeated", ("store",)),
+    "refused_calls": ("calls of others that were refused", ("reason",)),
     "dropped_unacknowledged_rows": ("rows the journal dropped before every consumer had them", ()),
 }
 GAUGES: Final[Mapping[str, str]] = {

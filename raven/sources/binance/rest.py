@@ -11,8 +11,7 @@ from typing import Final
 
 import aiohttp
 import msgspec
-import python_socks
-from aiohttp_socks import ProxyConnector
+from aiohttp_socks import ProxyConnectionError, ProxyConnector, ProxyError, ProxyTimeoutError
 
 from raven.clock import Backoff
 from raven.errors import ExchangeError, RegionBlockedError
@@ -32,7 +31,7 @@ SYMBOLS_MAX_AGE_S: Final = 600.0
 UNKNOWN_MAX_AGE_S: Final = 5.0
 HEADERS: Final = {"X-MBX-TIME-UNIT": "MICROSECOND"}
 _MICROSECONDS_FROM: Final = 10**15
-_FAILED: Final = (aiohttp.ClientError, TimeoutError, OSError, python_socks.ProxyError)
+_FAILED: Final = (aiohttp.ClientError, TimeoutError, OSError, ProxyError, ProxyConnectionError, ProxyTimeoutError)
 
 
 class _SymbolInfo(msgspec.Struct):

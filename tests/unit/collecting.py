@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import polars as pl
+from websockets.asyncio.server import ServerConnection, serve
 
 from raven.batches.batch import BatchMeta
 from raven.batches.ipc import decode
@@ -27,6 +29,23 @@ def settings(ws_url: str, rest_url: str = NOWHERE, **changes: float) -> BinanceS
     """Small batches; nothing is waited for long, unless asked for, since most servers here have no REST."""
     values = {"batch_max_rows": 500, "batch_max_age_ms": 10, "connect_timeout_s": 5.0, "hold_max_s": 0.1, **changes}
     return BinanceSettings.model_validate({"websocket_url": ws_url, "rest_url": rest_url, **values})
+
+
+Serve = Callable[[ServerConnection], Awaitable[None]]
+
+
+@asynccontextmanager
+async def serving(script: Serve) -> AsyncIterator[str]:
+    """A WebSocket server that runs `script` on each connection after it acknowledged the subscription."""
+
+    async def handle(socket: ServerConnection) -> None:
+        request = json.loads(await socket.recv())
+        await socket.send(json.dumps({"result": None, "id": request["id"]}))
+        await script(socket)
+
+    async with serve(handle, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        yield f"ws://127.0.0.1:{port}"
 
 
 @asynccontextmanager

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import resource
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,7 +21,7 @@ from raven.sources.binance.watermark import Watermark
 from raven.sources.simulated.build import build_market
 from raven.sources.simulated.exchange import SimulatedExchange
 from raven.telemetry import Telemetry
-from tests.unit.collecting import SPOT_STREAM, begin, collecting, recorded, rows_of, settings, until
+from tests.unit.collecting import SPOT_STREAM, begin, collecting, recorded, rows_of, serving, settings, until
 
 
 def trade(number: int, symbol: str = "BTCUSDT", *, time_us: int = 1_760_000_000_000_000) -> str:
@@ -38,23 +36,6 @@ def trade(number: int, symbol: str = "BTCUSDT", *, time_us: int = 1_760_000_000_
         "m": number % 2 == 0,
     }
     return json.dumps({"stream": f"{symbol.lower()}@trade", "data": data})
-
-
-Serve = Callable[[ServerConnection], Awaitable[None]]
-
-
-@asynccontextmanager
-async def serving(script: Serve) -> AsyncIterator[str]:
-    """A WebSocket server that runs `script` on each connection after it acknowledged the subscription."""
-
-    async def handle(socket: ServerConnection) -> None:
-        request = json.loads(await socket.recv())
-        await socket.send(json.dumps({"result": None, "id": request["id"]}))
-        await script(socket)
-
-    async with serve(handle, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        yield f"ws://127.0.0.1:{port}"
 
 
 async def test_nothing_is_collected_until_asked_for_and_only_that(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Final
 
 import aiohttp
-import python_socks
+import aiohttp_socks
 from websockets.exceptions import (
     ConnectionClosed,
     InvalidHandshake,
@@ -51,6 +51,8 @@ class Failure:
 def classify_status(status: int, *, retry_after: str | None = None, body: bytes = b"") -> Failure:
     """An HTTP answer that is not the one hoped for, of REST or of a WebSocket handshake."""
     cause = f"answers {status}"
+    if status == 407:
+        return Failure(Kind.UNREACHABLE, f"the proxy {cause}")
     if status in (403, 451):
         return Failure(Kind.BLOCKED, cause)
     if status in (418, 429):
@@ -95,9 +97,9 @@ def classify_request(error: Exception) -> Failure:
             kind, cause = Kind.REFUSED, "is no address of a web server"
         case aiohttp.ClientConnectorError():
             cause = _cause(error.os_error)
-        case aiohttp.ConnectionTimeoutError() | python_socks.ProxyTimeoutError():
+        case aiohttp.ConnectionTimeoutError() | aiohttp_socks.ProxyTimeoutError():
             cause = "timed out"
-        case python_socks.ProxyError() | python_socks.ProxyConnectionError():
+        case aiohttp_socks.ProxyError() | aiohttp_socks.ProxyConnectionError():
             cause = f"the proxy: {error}"
         case TimeoutError():
             kind, cause = Kind.FAULT, "did not answer in time"

@@ -89,7 +89,7 @@ class Lane:
         """
         if self.connections:
             await take_turn(self._shared.replacements)
-        await take_turn(self._shared.attempts)
+        await self._attempt()
         self._shared.telemetry.add("connection_attempts")
         new = Connection(self._shared, self.symbols, self._acknowledged)
         new.task.add_done_callback(lambda _: self._ended(new))
@@ -103,6 +103,16 @@ class Lane:
                 await old.close()
             self._shared.telemetry.add("replaced_connections", len(before))
         return new
+
+    async def _attempt(self) -> None:
+        """Wait until a connection may be tried."""
+        attempts = self._shared.attempts
+        if attempts.wait_s(time.monotonic()) > ATTEMPT_INTERVAL_S:
+            minutes = f"{attempts.period_s / 60:g} minutes"
+            self._shared.warn_once(
+                "attempts_limited", f"{attempts.most} connections were tried in {minutes}: the others wait"
+            )
+        await take_turn(attempts)
 
     async def _until_due(self, connection: Connection) -> None:
         """Until the connection broke or is to be replaced: by age, or because the exchange says that it will end it."""
@@ -118,6 +128,7 @@ class Lane:
         if not any(each.acknowledged for each in self.connections if each is not connection):
             self._on_flow(self)
             self.has_flowed = True
+            self._shared.told.clear()
 
     def _ended(self, connection: Connection) -> None:
         """Account for a connection that is over, at once, whatever the lane is waiting for."""
@@ -137,8 +148,10 @@ class Lane:
         reason = endpoint.explain(failure, connection.url)
         if self.is_connected:
             telemetry.warning("replacement_failed", f"{reason}; the connection before it stays")
-        elif connection.was_open or reason != self._failure:
-            telemetry.warning("exchange_lost", reason, symbols=len(self.symbols))
+        elif connection.was_open:
+            telemetry.warning("exchange_lost", reason, connection=connection.number, symbols=len(self.symbols))
+        else:
+            self._shared.warn_once("exchange_unreachable", reason)
         self._failure = reason
 
 

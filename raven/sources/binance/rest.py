@@ -8,8 +8,7 @@ from typing import Final
 
 import aiohttp
 import msgspec
-import python_socks
-from aiohttp_socks import ProxyConnector
+from aiohttp_socks import ProxyConnectionError, ProxyConnector, ProxyError, ProxyTimeoutError
 
 from raven.clock import Backoff
 from raven.errors import ExchangeError, RegionBlockedError
@@ -27,7 +26,7 @@ REQUESTS_AT_ONCE: Final = 32
 ANSWER_TIMES: Final = 6  # a whole answer takes at most so many times the connect timeout
 HEADERS: Final = {"X-MBX-TIME-UNIT": "MICROSECOND"}
 _MICROSECONDS_FROM: Final = 10**15
-_FAILED: Final = (aiohttp.ClientError, TimeoutError, OSError, python_socks.ProxyError)
+_FAILED: Final = (aiohttp.ClientError, TimeoutError, OSError, ProxyError, ProxyConnectionError, ProxyTimeoutError)
 
 
 class BinanceRest:

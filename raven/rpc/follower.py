@@ -178,9 +178,12 @@ class Follower:
                     self._telemetry.info("upstream_connected", f"following {self.name} at {self.target}", after=cursor)
                 if payload is None:
                     self.lag_us = 0
+                    self._telemetry.set("lag_us", 0, upstream=self.name)
                     continue
                 batch, meta = decode(payload)
                 self.lag_us = max(0, now_us() - meta.appended_us)
+                self._telemetry.set("lag_us", self.lag_us, upstream=self.name)
+                self._telemetry.add("bytes", len(payload), upstream=self.name)
                 await self.consumer.take(self.name, batch, meta)
         self._changed.clear()
 

@@ -6,7 +6,7 @@ import typer
 
 from raven.control.components import SourceComponent
 from raven.services import runtime
-from raven.services.runtime import Environment, HostOption, PortOption, Service
+from raven.services.runtime import Environment, HostOption, LogLevelOption, PortOption, Service
 from raven.sources.binance.source import STREAM_SCHEMA, BinanceSource
 
 NAME = "binance_spot"
@@ -21,12 +21,12 @@ def build(environment: Environment) -> Service:
         batch_max_rows=settings.batch_max_rows, batch_max_age_ms=settings.batch_max_age_ms,
         stale_s=settings.stale_s, connect_timeout_s=settings.connect_timeout_s, telemetry=environment.telemetry,
     )  # fmt: skip
-    return Service(SourceComponent(source), hub, [source.run], [source.close])
+    return Service(SourceComponent(source), hub, [source.run], [source.close], source.facts)
 
 
-def command(host: HostOption = None, port: PortOption = None) -> None:
+def command(host: HostOption = None, port: PortOption = None, log_level: LogLevelOption = None) -> None:
     """Collect the trades of Binance spot and stream them. Nothing is collected until asked for."""
-    runtime.main(NAME, build, host=host, port=port)
+    runtime.main(NAME, build, host=host, port=port, log_level=log_level)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import typer
 from raven.bars.tick_imbalance import TickImbalanceKernel
 from raven.batches.schema import TIB_SCHEMA
 from raven.services import aggregation, runtime
-from raven.services.runtime import Environment, HostOption, PortOption, Service
+from raven.services.runtime import Environment, HostOption, LogLevelOption, PortOption, Service
 
 NAME = "raven_tibs"
 
@@ -35,6 +35,7 @@ def command(
     max_ticks: Annotated[int | None, typer.Option(help="Close a bar at so many ticks; 0: off [0].")] = None,
     host: HostOption = None,
     port: PortOption = None,
+    log_level: LogLevelOption = None,
 ) -> None:
     """Build tick imbalance bars from trades and stream them."""
     flags = {
@@ -42,7 +43,7 @@ def command(
         "alpha_imbl": alpha_imbl, "size_min": size_min, "size_max": size_max, "min_imbalance": min_imbalance,
         "max_ticks": max_ticks,
     }  # fmt: skip
-    runtime.main(NAME, lambda environment: build(environment, flags), host=host, port=port)
+    runtime.main(NAME, lambda environment: build(environment, flags), host=host, port=port, log_level=log_level)
 
 
 def main() -> None:

@@ -110,55 +110,58 @@ def main(
 
 
 def _leaves(error: Exception) -> Sequence[Exception]:
-    return (
-        [leaf for part in error.exceptions for leaf in _leaves(part)] if isinstance(error, ExceptionGroup) else [error]
-    )
+    if isinstance(error, ExceptionGroup):
+        return [leaf for part in error.exceptions for leaf in _leaves(part)]
+    return [error]
 
 
 async def _serve(
     name: str, build: Callable[[Environment], Service], settings: Settings, host: str, port: int, telemetry: Telemetry
 ) -> None:
-    loop = asyncio.get_running_loop()
-    catch_loop_problems(loop, telemetry)
+    catch_loop_problems(asyncio.get_running_loop(), telemetry)
     folder = settings.data / f"{name}-{port}"
-    lock = _lock(folder)
-    environment = Environment(name, port, settings, folder, telemetry, WantedFile(folder / "wanted.json"))
-    service = build(environment)
-    control = ControlService(
-        name, service.component, environment.wanted, telemetry, hub=service.hub, simulated=settings.simulated
-    )
-    server = Server(host, port, control, service.hub)
-    await server.start()
-    if service.facts is not None:
-        telemetry.read_at_scrape("last_trade_age_s", service.facts.ages_s)
-    metrics = _serve_metrics(telemetry, host, port + METRICS_PORT_OFFSET)
-    telemetry.info("started", f"{name} listens on {host}:{server.port}", data=folder, metrics_port=metrics.port)
-    gc.freeze()  # what was built lives as long as the service: never walk it again
+    async with AsyncExitStack() as stack:  # each is closed, whatever another raises
+        stack.callback(_lock(folder).release)
+        environment = Environment(name, port, settings, folder, telemetry, WantedFile(folder / "wanted.json"))
+        service = build(environment)
+        control = ControlService(
+            name, service.component, environment.wanted, telemetry, hub=service.hub, simulated=settings.simulated
+        )
+        if service.hub is not None:
+            stack.push_async_callback(asyncio.to_thread, service.hub.journal.close)
+        server = Server(host, port, control, service.hub)
+        stack.push_async_callback(server.stop)
+        for close in reversed(service.closes):
+            stack.push_async_callback(close)
+        await server.start()
+        if service.facts is not None:
+            telemetry.read_at_scrape("last_trade_age_s", service.facts.ages_s)
+        metrics = stack.enter_context(_serve_metrics(telemetry, host, port + METRICS_PORT_OFFSET))
+        telemetry.info("started", f"{name} listens on {host}:{server.port}", data=folder, metrics_port=metrics.port)
+        gc.freeze()  # what was built lives as long as the service: never walk it again
+        await _run(service, control, folder, telemetry)
+    telemetry.info("stopped", f"{name} stopped")
+
+
+async def _run(service: Service, control: ControlService, folder: Path, telemetry: Telemetry) -> None:
+    """Run the service and what goes on beside it until told to stop; an error of any part is raised."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    runs: list[asyncio.Future[Any]] = [asyncio.ensure_future(run()) for run in service.runs]
-    runs.append(asyncio.ensure_future(watch_disk(folder, telemetry)))
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    parts = [run() for run in service.runs]
     if service.hub is not None:
-        runs.append(asyncio.ensure_future(keep_journal(service.hub.journal, telemetry)))
-    runs.append(asyncio.ensure_future(_restore(control)))
-    runs.append(asyncio.ensure_future(report_health(lambda: control.status().healthy, telemetry)))
-    runs.append(asyncio.ensure_future(stop.wait()))
+        parts.append(keep_journal(service.hub.journal, telemetry))
+    parts += [watch_disk(folder, telemetry), _restore(control)]
+    parts.append(report_health(lambda: control.status().healthy, telemetry))
+    runs: list[asyncio.Future[Any]] = [asyncio.ensure_future(part) for part in (*parts, stop.wait())]
     try:
-        await _until_first_ends(runs)
+        done, _ = await asyncio.wait(runs, return_when=asyncio.FIRST_COMPLETED)
+        for run in done:
+            run.result()
     finally:
         for run in runs:
             run.cancel()
         await asyncio.gather(*runs, return_exceptions=True)
-        async with AsyncExitStack() as stack:  # each is closed, whatever another raises
-            stack.callback(lock.release)
-            stack.push_async_callback(asyncio.to_thread, metrics.close)
-            if service.hub is not None:
-                stack.push_async_callback(asyncio.to_thread, service.hub.journal.close)
-            stack.push_async_callback(server.stop)
-            for close in reversed(service.closes):
-                stack.push_async_callback(close)
-        telemetry.info("stopped", f"{name} stopped")
 
 
 def _lock(folder: Path) -> FolderLock:
@@ -188,10 +191,3 @@ def _serve_metrics(telemetry: Telemetry, host: str, port: int) -> MetricsServer:
 async def _restore(control: ControlService) -> None:
     await control.restore()
     await asyncio.Event().wait()
-
-
-async def _until_first_ends(runs: Sequence[asyncio.Future[Any]]) -> None:
-    """Until told to stop; an error of any run ends the service."""
-    done, _ = await asyncio.wait(runs, return_when=asyncio.FIRST_COMPLETED)
-    for run in done:
-        run.result()

@@ -41,7 +41,7 @@ class Telemetry(Collector):
     def __init__(self, service: str) -> None:
         self._log = logging.getLogger(f"raven.{service}")
         self._build = (service, version("raven-market-data"), platform.python_version())
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finalizer may report in the midst of a report
         self._values: dict[str, dict[Labels, float]] = {
             name: {(): 0} if metric.kind == "counter" and not metric.labels else {} for name, metric in METRICS.items()
         }

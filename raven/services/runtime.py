@@ -119,6 +119,7 @@ async def _serve(
     name: str, build: Callable[[Environment], Service], settings: Settings, host: str, port: int, telemetry: Telemetry
 ) -> None:
     catch_loop_problems(asyncio.get_running_loop(), telemetry)
+    stop = _stop_on_signal()
     folder = settings.data / f"{name}-{port}"
     async with AsyncExitStack() as stack:  # each is closed, whatever another raises
         stack.callback(_lock(folder).release)
@@ -139,15 +140,21 @@ async def _serve(
         metrics = stack.enter_context(_serve_metrics(telemetry, host, port + METRICS_PORT_OFFSET))
         telemetry.info("started", f"{name} listens on {host}:{server.port}", data=folder, metrics_port=metrics.port)
         gc.freeze()  # what was built lives as long as the service: never walk it again
-        await _run(service, control, folder, telemetry)
+        await _run(service, control, folder, telemetry, stop)
     telemetry.info("stopped", f"{name} stopped")
 
 
-async def _run(service: Service, control: ControlService, folder: Path, telemetry: Telemetry) -> None:
-    """Run the service and what goes on beside it until told to stop; an error of any part is raised."""
+def _stop_on_signal() -> asyncio.Event:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+async def _run(
+    service: Service, control: ControlService, folder: Path, telemetry: Telemetry, stop: asyncio.Event
+) -> None:
+    """Run the service and what goes on beside it until told to stop; an error of any part is raised."""
     parts = [run() for run in service.runs]
     if service.hub is not None:
         parts.append(keep_journal(service.hub.journal, telemetry))

@@ -161,7 +161,7 @@ class Aggregator:
                 if gap.symbol in state.symbols and gap.before_id > state.last_ids.get(gap.symbol, -1)
             ]
             self._count_gaps(state.venue, new_gaps)
-            self.facts.observe_held(state.venue, meta.held)
+            self.facts.observe_held(state.venue, state.symbols.intersection(meta.held))
             state.last_ids = checked.last_ids
             self._dirty = True
         if rows.height:

@@ -153,8 +153,8 @@ class Follower:
                 await self._lost(error, backoff)
 
     async def _lost(self, error: UpstreamError, backoff: Backoff) -> None:
+        self._telemetry.warning("upstream_lost", str(error), upstream=self.name)
         if self.connected or not self.error:
-            self._telemetry.warning("upstream_lost", str(error), upstream=self.name)
             self._telemetry.add("reconnects", peer=self.name)
         self.connected = False
         self.error = str(error)

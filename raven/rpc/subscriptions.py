@@ -57,20 +57,28 @@ class SubscriptionTable:
             facts = self._facts[key] = SymbolFacts(venue)
         return facts
 
-    def forget(self, venue: str, symbols: Iterable[str]) -> None:
-        """Stopped symbols start from nothing next time; rows still on their way do not bring them back."""
+    def symbols(self, venue: str) -> list[str]:
+        """The symbols of `venue` that anything is known of, sorted."""
+        return sorted(symbol for known, symbol in self._facts if known == venue)
+
+    def forget(self, venue: str, symbols: Iterable[str], *, stragglers: bool = False) -> None:
+        """Stopped symbols start from nothing next time.
+
+        `stragglers`: rows of them are still on their way, and do not bring them back before `of` asks for them again.
+        """
         for symbol in symbols:
             self._facts.pop((venue, symbol), None)
-            self._left.add((venue, symbol))
             self._held.get(venue, set()).discard(symbol)
+            if stragglers:
+                self._left.add((venue, symbol))
 
     def _collected(self, venue: str, symbol: str) -> SymbolFacts | None:
         return None if (venue, symbol) in self._left else self.of(venue, symbol)
 
-    def observe(self, venue: str, rows: pl.DataFrame, *, id_: str, time: str, price: str) -> None:
-        """Note the rows of one batch; `id_`, `time` and `price` name its columns."""
+    def observe(self, venue: str, rows: pl.DataFrame, *, id_: str, time: str, price: str) -> int:
+        """Note the rows of one batch; `id_`, `time` and `price` name its columns. How many of them came over REST."""
         if rows.is_empty():
-            return
+            return 0
         symbols, order, firsts = group_symbols(rows.get_column("symbol"))
         ends = np.append(firsts[1:], rows.height)
         healed = np.zeros(len(symbols), dtype=np.int64)
@@ -95,6 +103,7 @@ class SubscriptionTable:
             facts.rows += count
             facts.healed += rest
             facts.last_id, facts.last_us, facts.last_price = last_id or 0, last_us, last_price
+        return int(healed.sum())
 
     def observe_gaps(self, venue: str, gaps: Iterable[Gap]) -> None:
         """Note the gaps of one batch."""
@@ -139,9 +148,9 @@ class SubscriptionTable:
         }
 
     def subscription(
-        self, venue: str, symbol: str, *, connected: bool, wanted_by: Iterable[str]
+        self, venue: str, symbol: str, *, connected: bool, wanted_by: Iterable[str], pattern: str = ""
     ) -> control_pb2.Subscription:
-        """One symbol as `list` and `status` show it."""
+        """One symbol as `list` and `status` show it; `pattern`: the one it is collected by."""
         facts = self.of(venue, symbol)
         if not connected:
             state = control_pb2.SYMBOL_STATE_CONNECTING
@@ -152,5 +161,5 @@ class SubscriptionTable:
         return control_pb2.Subscription(
             venue=venue, symbol=symbol, state=state, message=facts.message, wanted_by=wanted_by, rows=facts.rows,
             last_trade_id=facts.last_id, last_event_us=facts.last_us, last_price=facts.last_price, gaps=facts.gaps,
-            missing_ids=facts.missing_ids, duplicates=facts.duplicates, late=facts.late,
+            missing_ids=facts.missing_ids, duplicates=facts.duplicates, late=facts.late, pattern=pattern,
         )  # fmt: skip

@@ -15,8 +15,8 @@ from tests.unit.samples import START, trades
 VENUE = "BINANCE_SPOT"
 
 
-def observe(table: SubscriptionTable, rows: pl.DataFrame) -> None:
-    table.observe(VENUE, rows, id_="trade_id", time="ts_event", price="price")
+def observe(table: SubscriptionTable, rows: pl.DataFrame) -> int:
+    return table.observe(VENUE, rows, id_="trade_id", time="ts_event", price="price")
 
 
 def test_rows_of_many_symbols_in_one_batch() -> None:
@@ -38,7 +38,8 @@ def test_rows_of_many_symbols_in_one_batch() -> None:
 def test_healed_rows_are_those_that_came_over_rest() -> None:
     table = SubscriptionTable()
     live, rest = trades(range(3), "AUSDT"), trades(range(3, 5), "AUSDT")
-    observe(table, pl.concat([live, rest.with_columns(origin=pl.lit(ORIGIN_REST, pl.Int8)), trades([1], "BUSDT")]))
+    healed = rest.with_columns(origin=pl.lit(ORIGIN_REST, pl.Int8))
+    assert observe(table, pl.concat([live, healed, trades([1], "BUSDT")])) == 2
     assert (table.of(VENUE, "AUSDT").healed, table.of(VENUE, "BUSDT").healed) == (2, 0)
 
 
@@ -68,7 +69,7 @@ def test_a_stopped_symbol_starts_from_nothing_and_stays_away_until_it_is_wanted(
     table = SubscriptionTable()
     observe(table, trades(range(5)))
     table.observe_held(VENUE, ["BTCUSDT"])
-    table.forget(VENUE, ["BTCUSDT"])
+    table.forget(VENUE, ["BTCUSDT"], stragglers=True)
     observe(table, trades(range(5, 8)))
     table.observe_gaps(VENUE, [Gap("BTCUSDT", 1, 3)])
     table.observe_late(VENUE, [("BTCUSDT", 1)])
@@ -78,4 +79,14 @@ def test_a_stopped_symbol_starts_from_nothing_and_stays_away_until_it_is_wanted(
     entry = table.subscription(VENUE, "BTCUSDT", connected=True, wanted_by=["user"])
     assert (entry.rows, entry.gaps, entry.late, entry.state) == (0, 0, 0, control_pb2.SYMBOL_STATE_WAITING)
     observe(table, trades([9]))
+    assert table.of(VENUE, "BTCUSDT").rows == 1
+
+
+def test_a_forgotten_symbol_comes_back_with_its_next_row() -> None:
+    table = SubscriptionTable()
+    observe(table, trades(range(5)))
+    table.forget(VENUE, ["BTCUSDT"])
+    assert table.symbols(VENUE) == []
+    observe(table, trades([7]))
+    assert table.symbols(VENUE) == ["BTCUSDT"]
     assert table.of(VENUE, "BTCUSDT").rows == 1

@@ -190,7 +190,7 @@ def test_ages_of_a_thousand_symbols_while_the_table_changes(telemetry: Telemetry
     finally:
         over.set()
         changing.join()
-    table.forget("BINANCE_SPOT", symbols[1:])
+    table.forget("BINANCE_SPOT", symbols[1:], stragglers=True)
     observe(table, ticks(symbols[:10]))
     assert ("BINANCE_SPOT", symbols[1]) not in table.ages_s(), "rows that were on their way do not bring it back"
     assert ("BINANCE_SPOT", symbols[0]) in table.ages_s()

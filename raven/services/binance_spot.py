@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import typer
 
-from raven.control.components import SourceComponent
-from raven.services import runtime
+from raven.services import exchange, runtime
 from raven.services.runtime import Environment, HostOption, PortOption, Service
-from raven.sources.binance.source import STREAM_SCHEMA, BinanceSource
+from raven.sources.binance.protocol import SPOT
 
 NAME = "binance_spot"
 
 
 def build(environment: Environment) -> Service:
     """The source over its journal."""
-    hub = environment.open_hub(STREAM_SCHEMA)
-    source = BinanceSource(
-        hub, settings=environment.settings.binance_spot, folder=environment.folder, telemetry=environment.telemetry
-    )
-    return Service(SourceComponent(source), hub, [source.run], [source.close])
+    return exchange.build(environment, environment.settings.binance_spot, SPOT)
 
 
 def command(host: HostOption = None, port: PortOption = None) -> None:

@@ -17,12 +17,13 @@ import typer
 
 from raven.control.components import Component
 from raven.control.handler import ControlService
-from raven.control.plan import port_of, target_of
+from raven.control.plan import SERVICES, port_of, target_of
 from raven.control.wanted import WantedFile
 from raven.errors import RavenError
 from raven.files import FolderLock
 from raven.journal import Journal, JournalOptions
-from raven.rpc.follower import Consumer, Follower
+from raven.rpc.consumer import Consumer
+from raven.rpc.follower import Follower
 from raven.rpc.hub import Hub
 from raven.rpc.server import Server
 from raven.settings import Settings, load
@@ -62,7 +63,14 @@ class Environment:
         """A follower of the service `upstream`, under this service's name."""
         name = f"{self.name}-{self.port}"
         target = target_of(self.settings, upstream)
-        return Follower(upstream, target, consumer_name=name, consumer=consumer, telemetry=self.telemetry)
+        return Follower(
+            upstream,
+            target,
+            venue=SERVICES[upstream].venue,
+            consumer_name=name,
+            consumer=consumer,
+            telemetry=self.telemetry,
+        )
 
 
 @dataclass(slots=True)

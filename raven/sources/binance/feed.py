@@ -129,7 +129,9 @@ class Feed:
         links = []
         for number, lane in sorted(self._lanes.items()):
             name = "exchange" if number == 1 else f"exchange-{number}"
-            links.append(control_pb2.Link(name=name, target=self.url, connected=lane.is_connected, error=lane.error))
+            links.append(
+                control_pb2.Link(name=name, target=self.url, connected=lane.is_connected, error=lane.error, needed=True)
+            )
         return links or [control_pb2.Link(name="exchange", target=self.url)]
 
     def _flows(self, lane: Lane) -> None:

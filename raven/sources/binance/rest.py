@@ -1,12 +1,9 @@
-"""Binance's REST: requests within one weight budget, repeated where that helps; symbols, the clock, newest trades."""
+"""Binance's REST: requests within one weight budget, repeated where that helps; the clock."""
 
 from __future__ import annotations
 
 import asyncio
-import difflib
-import math
 import time
-from dataclasses import dataclass
 from typing import Final
 
 import aiohttp
@@ -27,33 +24,9 @@ MAX_PAUSE_S: Final = 120.0  # what a request waits in all when the exchange asks
 SHORTEST_PAUSE_S: Final = 1.0
 REQUESTS_AT_ONCE: Final = 32
 ANSWER_TIMES: Final = 6  # a whole answer takes at most so many times the connect timeout
-SYMBOLS_MAX_AGE_S: Final = 600.0
-UNKNOWN_MAX_AGE_S: Final = 5.0
 HEADERS: Final = {"X-MBX-TIME-UNIT": "MICROSECOND"}
 _MICROSECONDS_FROM: Final = 10**15
 _FAILED: Final = (aiohttp.ClientError, TimeoutError, OSError, ProxyError, ProxyConnectionError, ProxyTimeoutError)
-
-
-class _SymbolInfo(msgspec.Struct):
-    symbol: str
-    status: str = ""
-
-
-class _ExchangeInfo(msgspec.Struct):
-    symbols: list[_SymbolInfo]
-
-
-class _Trade(msgspec.Struct):
-    id: int
-
-
-@dataclass(frozen=True, slots=True)
-class SymbolCheck:
-    """`problem` is empty when the symbol trades; `refused` when it does not exist."""
-
-    symbol: str
-    problem: str = ""
-    refused: bool = False
 
 
 class BinanceRest:
@@ -74,8 +47,6 @@ class BinanceRest:
         self._turn = asyncio.Lock()
         self._places = asyncio.Semaphore(REQUESTS_AT_ONCE)
         self._session: aiohttp.ClientSession | None = None
-        self._symbols: dict[str, str] = {}
-        self._fetched_at = -math.inf
 
     @property
     def url(self) -> str:
@@ -197,43 +168,6 @@ class BinanceRest:
         except (msgspec.MsgspecError, KeyError) as error:
             raise ExchangeError(f"{self.url}{path} answered something else: {body[:80]!r}") from error
         return time_ // 1000 if time_ >= _MICROSECONDS_FROM else time_
-
-    async def check_symbols(self, symbols: list[str]) -> list[SymbolCheck]:
-        """Whether each symbol exists and trades, with the nearest names where it does not exist."""
-        age_s = time.monotonic() - self._fetched_at
-        is_unknown = any(symbol not in self._symbols for symbol in symbols)
-        if age_s > SYMBOLS_MAX_AGE_S or (is_unknown and age_s > UNKNOWN_MAX_AGE_S):
-            await self._fetch_symbols()
-        return [self._check(symbol) for symbol in symbols]
-
-    async def _fetch_symbols(self) -> None:
-        path = self._protocol.symbols_path
-        body = await self.get(path, weight=self._protocol.symbols_weight)
-        try:
-            info = msgspec.json.decode(body, type=_ExchangeInfo)
-        except msgspec.MsgspecError as error:
-            raise ExchangeError(f"{self.url}{path} cannot be understood: {error}") from error
-        self._symbols = {entry.symbol: entry.status for entry in info.symbols}
-        self._fetched_at = time.monotonic()
-
-    async def last_trade_id(self, symbol: str) -> int | None:
-        """The id of the symbol's newest trade; None when it never traded."""
-        body = await self.get("/api/v3/trades", weight=25, symbol=symbol, limit="1")
-        try:
-            newest = msgspec.json.decode(body, type=list[_Trade])
-        except msgspec.MsgspecError as error:
-            raise ExchangeError(f"{self.url}/api/v3/trades cannot be understood: {error}") from error
-        return newest[-1].id if newest else None
-
-    def _check(self, symbol: str) -> SymbolCheck:
-        status = self._symbols.get(symbol)
-        if status is None:
-            close = difflib.get_close_matches(symbol, self._symbols, n=3)
-            nearest = f"; did you mean {', '.join(close)}?" if close else ""
-            return SymbolCheck(symbol, f"{symbol} is not a symbol of the exchange{nearest}", refused=True)
-        if status not in {"", "TRADING"}:
-            return SymbolCheck(symbol, f"{symbol} is not trading now ({status})")
-        return SymbolCheck(symbol)
 
 
 def _is_socks(proxy: str | None) -> bool:

@@ -27,13 +27,6 @@ from raven.settings import Settings
 from raven.sources.binance.rest import BinanceRest
 from raven.sources.simulated.market import split_symbol
 
-MODULES: Final = {
-    "binance_spot": "raven.services.binance_spot",
-    "raven_timebar": "raven.services.timebar",
-    "raven_tibs": "raven.services.tibs",
-    "tick_persistence": "raven.services.tick_persistence",
-    "bar_persistence": "raven.services.bar_persistence",
-}
 SINKS: Final = ("tick_persistence", "bar_persistence")
 PROBE_S: Final = 4.0
 READY_S: Final = 30.0
@@ -114,7 +107,7 @@ def children(exchange: Exchange, symbols: Sequence[str], folder: Path, port: int
         processes.append(Child("simulate", module_command("raven.cli.raven", *arguments), folder / "simulate.log"))
     for name in SERVICES:
         extra = ["--seconds", str(SHORT_BARS_S), "--seconds", "60"] if name == "raven_timebar" else []
-        processes.append(Child(name, module_command(MODULES[name], *extra), folder / f"{name}.log"))
+        processes.append(Child(name, module_command(SERVICES[name].module, *extra), folder / f"{name}.log"))
     # the exchange goes last: a source that is being stopped should not see it vanish
     return [*processes[1:], processes[0]] if exchange.simulated else processes
 

@@ -84,18 +84,24 @@ class Client:
         await self._channel.close()
 
     async def start(
-        self, symbols: Sequence[str], *, requester: str = "", wait_s: float = 0.0, timeout_s: float = 30.0
+        self,
+        symbols: Sequence[str],
+        *,
+        venue: str = "",
+        requester: str = "",
+        wait_s: float = 0.0,
+        timeout_s: float = 30.0,
     ) -> list[control_pb2.SymbolResult]:
-        """Ask the service to collect `symbols`."""
-        request = control_pb2.StartRequest(symbols=symbols, requester=requester, wait_s=wait_s)
+        """Ask the service to collect `symbols` of `venue` (empty: the service's own or first)."""
+        request = control_pb2.StartRequest(symbols=symbols, venue=venue, requester=requester, wait_s=wait_s)
         response = await self._call(self._control.Start, request, timeout_s)
         return list(response.results)
 
     async def stop(
-        self, symbols: Sequence[str], *, requester: str = "", timeout_s: float = 10.0
+        self, symbols: Sequence[str], *, venue: str = "", requester: str = "", timeout_s: float = 10.0
     ) -> list[control_pb2.SymbolResult]:
-        """Ask the service to stop collecting `symbols`."""
-        request = control_pb2.StopRequest(symbols=symbols, requester=requester)
+        """Ask the service to stop collecting `symbols` of `venue` (empty: of every venue)."""
+        request = control_pb2.StopRequest(symbols=symbols, venue=venue, requester=requester)
         response = await self._call(self._control.Stop, request, timeout_s)
         return list(response.results)
 

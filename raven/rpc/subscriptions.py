@@ -37,6 +37,10 @@ class SubscriptionTable:
         """The facts of one symbol; empty ones when it was never seen."""
         return self._facts.setdefault((venue, symbol), SymbolFacts(venue))
 
+    def symbols(self, venue: str) -> list[str]:
+        """The symbols of `venue` that anything is known of, sorted."""
+        return sorted(symbol for known, symbol in self._facts if known == venue)
+
     def forget(self, venue: str, symbols: Iterable[str]) -> None:
         """Stopped symbols start from nothing next time."""
         for symbol in symbols:
@@ -62,9 +66,9 @@ class SubscriptionTable:
             facts.missing_ids += gap.missing_ids
 
     def subscription(
-        self, venue: str, symbol: str, *, connected: bool, wanted_by: Iterable[str]
+        self, venue: str, symbol: str, *, connected: bool, wanted_by: Iterable[str], pattern: str = ""
     ) -> control_pb2.Subscription:
-        """One symbol as `list` and `status` show it."""
+        """One symbol as `list` and `status` show it; `pattern`: the one it is collected by."""
         facts = self.of(venue, symbol)
         if not connected:
             state = control_pb2.SYMBOL_STATE_CONNECTING
@@ -75,5 +79,5 @@ class SubscriptionTable:
         return control_pb2.Subscription(
             venue=venue, symbol=symbol, state=state, message=facts.message, wanted_by=wanted_by, rows=facts.rows,
             last_trade_id=facts.last_id, last_event_us=facts.last_us, last_price=facts.last_price, gaps=facts.gaps,
-            missing_ids=facts.missing_ids, duplicates=facts.duplicates, late=facts.late,
+            missing_ids=facts.missing_ids, duplicates=facts.duplicates, late=facts.late, pattern=pattern,
         )  # fmt: skip

@@ -21,7 +21,7 @@ def build(environment: Environment) -> Service:
         batch_max_rows=settings.batch_max_rows, batch_max_age_ms=settings.batch_max_age_ms,
         stale_s=settings.stale_s, connect_timeout_s=settings.connect_timeout_s, telemetry=environment.telemetry,
     )  # fmt: skip
-    return Service(SourceComponent(source), hub, [source.run], [source.close])
+    return Service(SourceComponent(source, environment.wanted), hub, [source.run], [source.close])
 
 
 def command(host: HostOption = None, port: PortOption = None) -> None:

@@ -17,13 +17,14 @@ import typer
 
 from raven.control.components import Component
 from raven.control.handler import ControlService
-from raven.control.plan import port_of, target_of
+from raven.control.plan import SERVICES, port_of, target_of
 from raven.control.wanted import WantedFile
 from raven.errors import RavenError
 from raven.files import FolderLock
 from raven.journal import Journal, JournalOptions
 from raven.rpc.access import Access, is_local
-from raven.rpc.follower import Consumer, Follower
+from raven.rpc.consumer import Consumer
+from raven.rpc.follower import Follower
 from raven.rpc.hub import Hub
 from raven.rpc.server import Server
 from raven.settings import Settings, load
@@ -67,7 +68,15 @@ class Environment:
         self.access.require_for(upstream, target)
         if self.access.exposes_token(target):
             self.telemetry.warning("clear_text", f"the token and the data go in clear text to {target}; TLS is off")
-        return Follower(upstream, target, self.access, consumer_name=name, consumer=consumer, telemetry=self.telemetry)
+        return Follower(
+            upstream,
+            target,
+            self.access,
+            venue=SERVICES[upstream].venue,
+            consumer_name=name,
+            consumer=consumer,
+            telemetry=self.telemetry,
+        )
 
 
 @dataclass(slots=True)

@@ -74,6 +74,11 @@ class Feed:
         self._symbols -= set(symbols)
         self._changed.set()
 
+    @property
+    def wanted(self) -> set[str]:
+        """The symbols whose streams are kept open."""
+        return self._symbols
+
     def drained(self) -> None:
         """The frames were taken: a paused receiver may go on."""
         self._drained.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -89,6 +90,11 @@ class BinanceRest:
         if age_s > SYMBOLS_MAX_AGE_S or (is_unknown and age_s > UNKNOWN_MAX_AGE_S):
             await self._fetch_symbols()
         return [self._check(symbol) for symbol in symbols]
+
+    @property
+    def symbols(self) -> Mapping[str, str]:
+        """The symbols read last, and the state of each."""
+        return self._symbols
 
     async def _fetch_symbols(self) -> None:
         body = await self.get("/api/v3/exchangeInfo")

@@ -7,7 +7,7 @@ The more has come, the larger the batch; nothing waits for a clock while there i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +16,7 @@ import polars as pl
 from raven.batches.accumulator import Accumulator
 from raven.batches.batch import BatchMeta, Gap
 from raven.batches.schema import TRADE_DTYPES, TRADE_SCHEMA, stream_schema, to_record_batch
+from raven.batches.selection import Instrument
 from raven.batches.sequence import check_sequence
 from raven.clock import monotonic_ns
 from raven.errors import ExchangeError, JournalError
@@ -61,6 +62,8 @@ class BinanceSource:
         )  # fmt: skip
         self.rest = BinanceRest(rest_url, timeout_s=connect_timeout_s)
         self.facts = SubscriptionTable()
+        self.venue = BINANCE_SPOT
+        self.on_symbols: Callable[[], Awaitable[None]] | None = None
         self._dead_letters = DeadLetters(folder / "dead_letters.jsonl")
         self._last_ids = hub.journal.tail_ids()
         self._before_session: dict[str, int | None] = {}
@@ -68,8 +71,8 @@ class BinanceSource:
         self._connections = 0
         self._journal_failed = False
 
-    async def check(self, symbols: Sequence[str]) -> dict[str, control_pb2.SymbolResult]:
-        """Symbols the exchange does not have, refused; when it cannot be asked, none is."""
+    async def check(self, symbols: Sequence[str]) -> Mapping[str, str]:
+        """Symbols the exchange does not have, each with why; when it cannot be asked, none is."""
         try:
             checks = await self.rest.check_symbols(list(symbols))
         except ExchangeError as error:
@@ -77,14 +80,29 @@ class BinanceSource:
             return {}
         for check in checks:
             self.facts.of(BINANCE_SPOT, check.symbol).message = check.problem
-        refused = control_pb2.SYMBOL_STATE_REFUSED
-        return {
-            check.symbol: control_pb2.SymbolResult(
-                venue=BINANCE_SPOT, symbol=check.symbol, state=refused, message=check.problem
+        return {check.symbol: check.problem for check in checks if check.refused}
+
+    async def matching(self, pattern: str) -> Sequence[str]:
+        """The symbols that match."""
+        await self.rest.check_symbols([pattern])
+        return sorted(symbol for symbol in self.rest.symbols if Instrument(self.venue, pattern).matches(symbol))
+
+    def is_acknowledged(self, symbol: str) -> bool:
+        """Whether the exchange confirmed the stream."""
+        return symbol in self.feed.acknowledged
+
+    def links(self) -> list[control_pb2.Link]:
+        """The exchange."""
+        feed = self.feed
+        return [
+            control_pb2.Link(
+                name="exchange", target=feed.url, connected=feed.connected, error=feed.error, needed=bool(feed.wanted)
             )
-            for check in checks
-            if check.refused
-        }
+        ]
+
+    def problems(self) -> list[str]:
+        """Streams the exchange refuses."""
+        return [f"{symbol}: {reason}" for symbol, reason in self.feed.refused.items()]
 
     def want(self, symbols: Mapping[str, int | None]) -> None:
         """Collect these symbols from now on. Each comes with the last id before its session: no gap begins there."""

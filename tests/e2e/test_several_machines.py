@@ -105,7 +105,7 @@ def until_more_is_stored(machines: dict[str, Machine]) -> None:
         return all(now > then for now, then in zip(stored(machines), before, strict=True))
 
     logs = "\n".join(machine.log()[-3000:] for machine in machines.values())
-    wait_until(more, 90, f"trades and bars of both kinds are stored: {before}\n{logs}")
+    wait_until(more, 120, f"trades and bars of both kinds are stored: {before}\n{logs}")
 
 
 def test_every_block_of_the_page_is_run() -> None:

@@ -144,7 +144,7 @@ class JournalSettings(Section):
 
 
 class TibsSettings(Section):
-    """Parameters of tick imbalance bars, as the flags of `raven_tibs` name them."""
+    """Parameters of tick imbalance bars and sizes of the other bars that trades close, as the flags of `raven_tibs`."""
 
     initial_size: float = 100.0
     initial_p_buy: float = 0.7
@@ -154,6 +154,10 @@ class TibsSettings(Section):
     size_max: float = 1000.0
     min_imbalance: float = 0.0
     max_ticks: int = 0
+    imbalance_bars: bool = True
+    tick_bars: list[int] = []
+    volume_bars: list[float] = []
+    dollar_bars: list[float] = []
 
 
 class TimebarSettings(Section):

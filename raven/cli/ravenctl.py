@@ -235,22 +235,21 @@ def _run(targets: Mapping[str, str], call: Callable[[Client], Awaitable[T]]) -> 
     async def every() -> dict[str, T | UpstreamError]:
         return {name: await _one(target, access, call) for name, target in targets.items()}
 
-    return _with_access(asyncio.run(every()))
+    return _admitted(asyncio.run(every()))
 
 
 def _ask_all(targets: Mapping[str, str], call: Callable[[Client], Awaitable[T]]) -> dict[str, T | UpstreamError]:
-    """Ask the services all at once; otherwise as `_run`."""
+    """As `_run`, but all at once."""
     access = Access.of(load())
 
     async def every() -> dict[str, T | UpstreamError]:
         answers = await asyncio.gather(*(_one(target, access, call) for target in targets.values()))
         return dict(zip(targets, answers, strict=True))
 
-    return _with_access(asyncio.run(every()))
+    return _admitted(asyncio.run(every()))
 
 
-def _with_access(answers: dict[str, T | UpstreamError]) -> dict[str, T | UpstreamError]:
-    """The answers; raises AccessError when one is a refusal, which no other answer makes good."""
+def _admitted(answers: dict[str, T | UpstreamError]) -> dict[str, T | UpstreamError]:
     for name, answer in answers.items():
         if isinstance(answer, AccessError):
             raise AccessError(f"{name} at {answer.message}", hint=answer.hint)

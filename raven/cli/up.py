@@ -24,6 +24,7 @@ from raven.rpc.access import Access
 from raven.rpc.client import Client
 from raven.rpc.pb import control_pb2
 from raven.settings import Settings
+from raven.sources.binance.protocol import SPOT
 from raven.sources.binance.rest import BinanceRest
 from raven.sources.simulated.market import split_symbol
 
@@ -33,7 +34,6 @@ READY_S: Final = 30.0
 REDRAW_PER_S: Final = 4
 PLAIN_EVERY_S: Final = 5.0
 SHORT_BARS_S: Final = 10  # so that a newcomer sees bars close at once
-ALTERNATIVE: Final = ("https://data-api.binance.vision", "wss://data-stream.binance.vision")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,26 +49,17 @@ async def choose_exchange(settings: Settings, simulate: bool | None, port: int) 
     """Binance where it answers, its public data endpoint where the region is blocked, else the simulated exchange."""
     why = "Binance cannot be reached"
     if not simulate:
-        endpoints = [(settings.binance_spot.rest_url, settings.binance_spot.websocket_url), ALTERNATIVE]
-        for rest_url, websocket_url in endpoints:
-            rest = BinanceRest(rest_url, timeout_s=PROBE_S)
-            try:
-                await rest.server_time_ms()
-            except RegionBlockedError:
-                why = "Binance does not serve this region"
-                continue
-            except ExchangeError:
-                continue
-            finally:
-                await rest.close()
-            return Exchange(
-                False,
-                f"Collecting from Binance at {websocket_url}",
-                {
-                    "RAVEN__BINANCE_SPOT__REST_URL": rest_url,
-                    "RAVEN__BINANCE_SPOT__WEBSOCKET_URL": websocket_url,
-                },
-            )
+        rest = BinanceRest(settings.binance_spot.model_copy(update={"connect_timeout_s": PROBE_S}), SPOT)
+        try:
+            await rest.server_time_ms()
+        except RegionBlockedError:
+            why = "Binance does not serve this region"
+        except ExchangeError:
+            pass
+        else:
+            return Exchange(False, f"Collecting from Binance at {rest.url}", {})
+        finally:
+            await rest.close()
         if simulate is False:
             raise InputError(why, hint="leave out --live to run on the simulated exchange")
     return Exchange(

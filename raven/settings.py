@@ -30,6 +30,7 @@ class Section(BaseModel):
 
 
 Port = int
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 class ServerSettings(Section):
@@ -203,7 +204,7 @@ class Settings(BaseSettings):
 
     data: Path = Path("data")
     simulated: bool = False
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: LogLevel = "info"
     checkpoint_s: float = Field(2.0, gt=0)
     server: ServerSettings = ServerSettings()
     upstream: UpstreamSettings = UpstreamSettings()

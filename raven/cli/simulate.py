@@ -11,17 +11,13 @@ import typer
 
 from raven.cli import output
 from raven.errors import InputError
+from raven.sources.simulated.faults import MOST_KINDS, generated_faults, given_faults, usage
 
 if TYPE_CHECKING:
     from raven.sources.simulated.exchange import SimulatedExchange
 
 SIMULATED_PORT = 9443
 DEFAULT_SYMBOLS = ("BTCUSDT", "ETHUSDT")
-FAULT_HELP = (
-    "Of a connection: drop, drop@5:close, stall@5:2s, stall@5:2s,cut, shutdown@5:5s. Of COUNT frames, of one symbol "
-    "where named: skip@5:10,BTCUSDT, repeat, reorder, garble. Of REST: 429@5:3s, 418@5:5s, 500@5:3, slow@5:2s,3, "
-    "451@5:5s. Of a symbol: halt@5:10s,BTCUSDT, delist@5:BTCUSDT, list@5:NEWUSDT."
-)
 
 
 def simulate(
@@ -47,10 +43,13 @@ def simulate(
     weight_limit: Annotated[int | None, typer.Option(help="Request weight a minute; default the venue's.")] = None,
     fault: Annotated[
         list[str] | None,
-        typer.Option(help=f"A fault, KIND@SECONDS[:PARAMETER,…]; repeat for several. {FAULT_HELP}", metavar="FAULT"),
+        typer.Option(
+            help=f"A fault at a second of the play; repeat for several (numbers after the colon are defaults): {usage()}.",
+            metavar="FAULT",
+        ),
     ] = None,
     faults: Annotated[int | None, typer.Option(help="So many faults more, at random times.")] = None,
-    fault_kinds: Annotated[str | None, typer.Option(help="Their kinds, with commas between.")] = None,
+    fault_kinds: Annotated[str | None, typer.Option(help=f"Their kinds, default {','.join(MOST_KINDS)}.")] = None,
     fault_span: Annotated[float, typer.Option(help="The seconds within which they happen.")] = 300.0,
     fault_seed: Annotated[int, typer.Option(help="Seed of their times, and of all faults' victims.")] = 0,
 ) -> None:
@@ -60,7 +59,6 @@ def simulate(
     """
     from raven.sources.simulated.build import build_market, find_venues  # noqa: PLC0415
     from raven.sources.simulated.exchange import SimulatedExchange  # noqa: PLC0415
-    from raven.sources.simulated.faults import MOST_KINDS, generated_faults, given_faults  # noqa: PLC0415
     from raven.sources.simulated.names import NOT_TRADING, symbol_names  # noqa: PLC0415
     from raven.sources.simulated.served import ExchangeOptions  # noqa: PLC0415
 
@@ -105,7 +103,9 @@ def parse_speed(speed: str) -> float | None:
 
 async def _serve(exchange: SimulatedExchange) -> None:
     await exchange.start()
-    output.console.print(f"SIMULATED exchange: {exchange.ws_url} and {exchange.rest_url}; Ctrl-C stops")
+    output.console.print(
+        f"SIMULATED exchange, {' and '.join(exchange.venues)}: {exchange.ws_url} and {exchange.rest_url}; Ctrl-C stops"
+    )
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

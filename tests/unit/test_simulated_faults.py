@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -15,8 +16,16 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from raven.errors import InputError
-from raven.sources.simulated import FUTURES, ExchangeOptions, GeneratedMarket, RecordedMarket, SimulatedExchange
-from raven.sources.simulated.faults import KINDS, MOST_KINDS, Fault, Target, generated_faults, given_faults, parse_fault
+from raven.sources.simulated import FUTURES, SPOT, ExchangeOptions, GeneratedMarket, RecordedMarket, SimulatedExchange
+from raven.sources.simulated.faults import (
+    KINDS,
+    MOST_KINDS,
+    Fault,
+    Target,
+    generated_faults,
+    given_faults,
+    parse_fault,
+)
 from raven.sources.simulated.limits import AttemptLimit, WeightLimit
 from tests.unit.simulated_clients import START_US, Rest, ask, client, made, running, take
 
@@ -402,6 +411,18 @@ def test_connection_attempts_are_limited():
     assert [limit.admit(second) for second in (0, 1, 2, 3, 299, 300, 300.5, 301)] == [
         True, True, True, False, False, True, False, True
     ]  # fmt: skip
+
+
+async def test_more_connection_attempts_are_refused():
+    venue = replace(SPOT, max_attempts_per_5min=2)
+    async with running(market(), venue=venue) as (exchange, _):
+        for _ in range(2):
+            async with client(exchange, "/ws/btcusdt@trade"):
+                pass
+        with pytest.raises(InvalidStatus) as refused:
+            await client(exchange, "/ws/btcusdt@trade")
+        assert refused.value.response.status_code == 429
+        assert refused.value.response.headers["Retry-After"] == "300"
 
 
 # --- all of them -------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ class Player:
 
     Between two waits it sends the same trades to every connection and then counts them as played, so a REST reply
     holds a trade exactly when its frame has been written. `now_times` stamps frames with the time they are sent.
-    What symbols do not trade is not sent, and counts as never traded.
+    Of symbols that do not trade nothing is sent or counted.
     """
 
     def __init__(self, market: Market, venue: Venue, symbols: Symbols, *, now_times: bool) -> None:

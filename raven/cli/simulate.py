@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from raven.cli import output
 from raven.errors import InputError
+from raven.sources.simulated.build import build_market, find_venues
+from raven.sources.simulated.exchange import SimulatedExchange
 from raven.sources.simulated.faults import MOST_KINDS, generated_faults, given_faults, usage
-
-if TYPE_CHECKING:
-    from raven.sources.simulated.exchange import SimulatedExchange
+from raven.sources.simulated.names import NOT_TRADING, symbol_names
+from raven.sources.simulated.served import ExchangeOptions
 
 SIMULATED_PORT = 9443
+FAULT_HELP = f"A fault at a second of the play; repeat for several. Numbers after the colon are defaults: {usage()}."
 DEFAULT_SYMBOLS = ("BTCUSDT", "ETHUSDT")
 
 
@@ -41,13 +43,7 @@ def simulate(
     ] = "1",
     now_times: Annotated[bool, typer.Option("--now-times", help="Stamp trades with the time they are sent.")] = False,
     weight_limit: Annotated[int | None, typer.Option(help="Request weight a minute; default the venue's.")] = None,
-    fault: Annotated[
-        list[str] | None,
-        typer.Option(
-            help=f"A fault at a second of the play; repeat for several (numbers after the colon are defaults): {usage()}.",
-            metavar="FAULT",
-        ),
-    ] = None,
+    fault: Annotated[list[str] | None, typer.Option(help=FAULT_HELP, metavar="FAULT")] = None,
     faults: Annotated[int | None, typer.Option(help="So many faults more, at random times.")] = None,
     fault_kinds: Annotated[str | None, typer.Option(help=f"Their kinds, default {','.join(MOST_KINDS)}.")] = None,
     fault_span: Annotated[float, typer.Option(help="The seconds within which they happen.")] = 300.0,
@@ -57,11 +53,6 @@ def simulate(
 
     What went wrong so far is told at /simulated/faults of its port.
     """
-    from raven.sources.simulated.build import build_market, find_venues  # noqa: PLC0415
-    from raven.sources.simulated.exchange import SimulatedExchange  # noqa: PLC0415
-    from raven.sources.simulated.names import NOT_TRADING, symbol_names  # noqa: PLC0415
-    from raven.sources.simulated.served import ExchangeOptions  # noqa: PLC0415
-
     venues = find_venues(venue)
     if play and (len(venues) > 1 or symbols is not None):
         raise InputError(

@@ -20,12 +20,14 @@ from raven.batches.ipc import decode
 from raven.batches.schema import to_frame
 from raven.builders import DollarBars, TickBars, TickImbalanceBars, TimeBars, Trades, VolumeBars, build
 from raven.clock import utc
-from raven.control.plan import target_from, target_of
+from raven.control.plan import VENUES, resolve_venue, target_from, target_of
 from raven.errors import InputError
 from raven.journal import JournalReader
+from raven.rpc.access import Access
 from raven.rpc.client import Client
 from raven.settings import load
 from raven.sinks.delta import scan as delta
+from raven.sources.binance import BINANCE_SPOT
 from raven.sources.recordings import iter_trades, read_trades
 
 __all__ = [
@@ -48,7 +50,7 @@ __all__ = [
 ]
 
 Kind = Literal["trades", "time_bars", "tick_imbalance_bars"]
-_SERVICE_OF: Final = {"trades": "binance_spot", "time_bars": "raven_timebar", "tick_imbalance_bars": "raven_tibs"}
+_SERVICE_OF: Final = {"time_bars": "raven_timebar", "tick_imbalance_bars": "raven_tibs"}
 _CLOSED_BY_TRADES: Final = ("tib", *MEASURES)
 """How the labels of the bars in the table `tick_imbalance_bars` begin."""
 
@@ -198,26 +200,36 @@ async def live(
     symbols: Sequence[str] | None = None,
     kind: Kind = "trades",
     *,
+    venue: str | None = None,
     host: str = "",
     start: Literal["earliest", "latest"] | datetime = "latest",
 ) -> AsyncIterator[pl.DataFrame]:
     """Batches of the running service of `kind`, from now on, from the oldest kept, or from an append time.
 
-    `symbols`: only their rows; they must be collected already (`ravenctl start`). `host`: where the service is, as
-    in the settings by default. Raises UpstreamError when it cannot be reached or the connection is lost.
+    `symbols`: only their rows; they must be collected already (`ravenctl start`). `venue`: of trades the source to
+    listen to, spot by default; of bars only those of this venue. `host`: where the service is, as in the settings by
+    default. Raises UpstreamError when it cannot be reached or the connection is lost.
     """
-    if kind not in _SERVICE_OF:
-        raise InputError(f"there is no kind {kind}", hint=f"kinds: {', '.join(_SERVICE_OF)}")
+    if kind != "trades" and kind not in _SERVICE_OF:
+        raise InputError(f"there is no kind {kind}", hint=f"kinds: trades, {', '.join(_SERVICE_OF)}")
+    chosen = resolve_venue(venue) if venue is not None else None
+    service = _SERVICE_OF.get(kind) or VENUES[chosen or BINANCE_SPOT]
     settings = load()
-    found = target_of(settings, _SERVICE_OF[kind])
+    found = target_of(settings, service)
     target = target_from(host, int(found.rpartition(":")[2])) if host else found
     begin = start if isinstance(start, str) else int(utc(start).timestamp() * 1e6)
-    async with Client(target) as client, aclosing(client.subscribe(begin, symbols=list(symbols or ()))) as stream:
+    async with (
+        Client(target, Access.of(settings)) as client,
+        aclosing(client.subscribe(begin, symbols=list(symbols or ()))) as stream,
+    ):
         async for _, payload in stream:
-            if payload is not None:
-                frame = to_frame(decode(payload)[0])
-                if frame.height:
-                    yield frame
+            if payload is None:
+                continue
+            frame = to_frame(decode(payload)[0])
+            if chosen is not None and "venue" in frame.columns:
+                frame = frame.filter(pl.col("venue") == chosen)
+            if frame.height:
+                yield frame
 
 
 def _with_empty(bars: pl.DataFrame, every_us: int) -> pl.DataFrame:

@@ -21,6 +21,7 @@ from raven.bars.kernel import Kernel
 from raven.bars.state import restore, snapshot
 from raven.batches.batch import BatchMeta, Cursor, TradeBatch
 from raven.batches.schema import to_frame, to_record_batch
+from raven.batches.selection import Instrument, Selection
 from raven.batches.sequence import check_sequence
 from raven.errors import StateError
 from raven.rpc.hub import Hub
@@ -37,7 +38,7 @@ class UpstreamState:
     states: dict[str, pl.DataFrame]
     cursor: Cursor | None = None
     last_ids: dict[str, int] = field(default_factory=dict)
-    symbols: set[str] = field(default_factory=set)
+    selection: Selection = field(default_factory=Selection)
     published_through: Cursor | None = None
 
 
@@ -53,7 +54,7 @@ class Aggregator:
         venues: Mapping[str, str],
         schema: pa.Schema,
         telemetry: Telemetry,
-        joined: Callable[[str, Sequence[str]], None],
+        joined: Callable[[str, Sequence[Instrument]], None],
     ) -> None:
         self._kernels = {kernel.spec: kernel for kernel in kernels}
         self._hub = hub
@@ -99,44 +100,46 @@ class Aggregator:
             self._telemetry.warning("state_refused", f"{kernel.spec} starts anew: {error}", upstream=upstream)
             return kernel.initial()
 
-    def want(self, upstream: str, symbols: Sequence[str]) -> None:
-        """Take rows of these symbols from now on."""
-        self._upstreams[upstream].symbols.update(symbols)
+    def want(self, upstream: str, instruments: Sequence[Instrument]) -> None:
+        """Take rows of these from now on."""
+        self._upstreams[upstream].selection.update(instruments)
 
-    async def leave(self, upstream: str, symbols: Sequence[str]) -> None:
-        """Take no more rows of these symbols; their open time bars are published as they stand."""
-        await finish(self._leave(upstream, symbols))
+    async def leave(self, upstream: str, instruments: Sequence[Instrument]) -> None:
+        """Take no more rows of these; their open time bars are published as they stand."""
+        await finish(self._leave(upstream, instruments))
         await self.save()
 
-    async def _leave(self, upstream: str, symbols: Sequence[str]) -> None:
+    async def _leave(self, upstream: str, instruments: Sequence[Instrument]) -> None:
         async with self._turn:
             state = self._upstreams[upstream]
-            state.symbols.difference_update(symbols)
+            left = Selection(instruments)
+            state.selection.discard(instruments)
             if state.cursor is None:
                 return
-            parts = [
-                kernel.open_bars(state.states[spec], state.venue).filter(pl.col("symbol").is_in(list(symbols)))
-                for spec, kernel in self._kernels.items()
-                if kernel.kind == "time_bars"
-            ]
+            parts = []
+            for spec, kernel in self._kernels.items():
+                if kernel.kind == "time_bars":
+                    bars = left.filter(kernel.open_bars(state.states[spec], state.venue))
+                    kept = state.selection.filter(bars)  # another entry still wants these
+                    parts.append(bars.join(kept, on="symbol", how="anti", maintain_order="left"))
             await self._publish((upstream, state.cursor), parts)
 
     def position(self, upstream: str) -> Cursor | None:
         """What has been taken of `upstream`."""
         return self._upstreams[upstream].cursor
 
-    async def rewind(self, upstream: str, position: Cursor, symbols: Sequence[str]) -> None:
-        """Take rows of symbols that joined, and go back to `position` for them, durably before reading there."""
+    async def rewind(self, upstream: str, position: Cursor, instruments: Sequence[Instrument]) -> None:
+        """Take rows of what joined, and go back to `position` for it, durably before reading there."""
         state = self._upstreams[upstream]
         async with self._turn:
-            state.symbols.update(symbols)
+            state.selection.update(instruments)
             here = state.cursor
             if here is None or (here.journal_id == position.journal_id and position.sequence < here.sequence):
                 state.cursor = position
                 state.published_through = None  # what was published did not hold these symbols
                 self._dirty = True
         await self.save()
-        self._joined(upstream, symbols)
+        self._joined(upstream, instruments)
 
     async def take(self, upstream: str, batch: pa.RecordBatch, meta: BatchMeta) -> None:
         """Step every kernel over one input batch and publish what came out; state and output change together."""
@@ -145,7 +148,7 @@ class Aggregator:
     async def _take(self, upstream: str, batch: pa.RecordBatch, meta: BatchMeta) -> None:
         async with self._turn:
             state = self._upstreams[upstream]
-            rows = to_frame(batch).filter(pl.col("symbol").is_in(list(state.symbols)))
+            rows = state.selection.filter(to_frame(batch), state.venue)
             checked = check_sequence(rows, state.last_ids)
             trades = TradeBatch(state.venue, checked.accepted, meta.watermark_us, frozenset(meta.held))
             stepped = {spec: kernel.step(state.states[spec], trades) for spec, kernel in self._kernels.items()}
@@ -158,7 +161,8 @@ class Aggregator:
             new_gaps = [
                 gap
                 for gap in meta.gaps
-                if gap.symbol in state.symbols and gap.before_id > state.last_ids.get(gap.symbol, -1)
+                if Instrument(state.venue, gap.symbol) in state.selection
+                and gap.before_id > state.last_ids.get(gap.symbol, -1)
             ]
             self.facts.observe_gaps(state.venue, new_gaps)
             state.last_ids = checked.last_ids

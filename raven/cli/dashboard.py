@@ -21,6 +21,7 @@ from raven.batches.schema import to_frame
 from raven.cli import output
 from raven.clock import now_us
 from raven.errors import UpstreamError
+from raven.rpc.access import Access
 from raven.rpc.client import Client
 from raven.rpc.pb import control_pb2
 
@@ -32,8 +33,8 @@ BARS_SHOWN = 6
 class Dashboard:
     """Asks the services how they are and listens to their bars; `view` renders what is known."""
 
-    def __init__(self, targets: Mapping[str, str], symbols: Sequence[str], title: str) -> None:
-        self._clients = {name: Client(target) for name, target in targets.items()}
+    def __init__(self, targets: Mapping[str, str], access: Access, symbols: Sequence[str], title: str) -> None:
+        self._clients = {name: Client(target, access) for name, target in targets.items()}
         self._symbols = symbols
         self._title = title
         self._status: dict[str, control_pb2.StatusResponse] = {}

@@ -11,12 +11,23 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, TypeVar
 
 import typer
+from rich.markup import escape
 
 from raven.cli import output
 from raven.clock import now_us
-from raven.control.plan import SERVICES, downstream_first, port_of, resolve, target_from, target_of
+from raven.control.plan import (
+    SERVICES,
+    VENUES,
+    downstream_first,
+    port_of,
+    resolve,
+    resolve_venue,
+    target_from,
+    target_of,
+)
 from raven.control.wanted import WantedFile
-from raven.errors import InputError, UpstreamError
+from raven.errors import AccessError, InputError, UpstreamError
+from raven.rpc.access import Access
 from raven.rpc.client import Client
 from raven.rpc.pb import control_pb2
 from raven.settings import load
@@ -28,8 +39,12 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Start, stop 
 
 ServiceOption = Annotated[str, typer.Option("--service", help=f"One of {', '.join(SERVICES)}. Default: all.")]
 SymbolOption = Annotated[
-    list[str], typer.Option("--symbol", "-s", help="The venue's name, such as BTCUSDT; repeat for several.")
+    list[str],
+    typer.Option(
+        "--symbol", "-s", help="The venue's name, such as BTCUSDT, or a pattern, '*USDT'; repeat for several."
+    ),
 ]
+VenueOption = Annotated[str, typer.Option("--venue", help=f"One of {', '.join(VENUES)}, or spot or futures.")]
 HostOption = Annotated[str, typer.Option("--host", help="Where the service is: host, host:port or URL.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -38,29 +53,47 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def start(
     symbol: SymbolOption,
     service: Annotated[str, typer.Option("--service", help=f"One of {', '.join(SERVICES)}.")],
+    venue: VenueOption = "",
     host: HostOption = "",
     wait: Annotated[float, typer.Option(help="Seconds to wait for the first row.", min=0)] = 5.0,
     json: JsonOption = False,
 ) -> None:
-    """Collect symbols with a service, and start what it needs."""
-    name = resolve(service)
-    results = _run(_targets(name, host), lambda client: client.start(symbol, wait_s=wait, timeout_s=wait + 30))
+    """Collect symbols with a service, and start what it needs. Without --venue: the service's own, or spot."""
+    name, of_venue = resolve(service), resolve_venue(venue) if venue else ""
+    results = _run(
+        _targets(name, host),
+        lambda client: client.start(symbol, venue=of_venue, wait_s=wait, timeout_s=wait + 30),
+    )
     _report({name: results[name]}, json)
 
 
 @app.command()
-def stop(symbol: SymbolOption, service: ServiceOption = "", host: HostOption = "", json: JsonOption = False) -> None:
-    """Stop collecting symbols; without --service everywhere, consumers first."""
-    if service:
-        _report(_run(_targets(resolve(service), host), lambda client: client.stop(symbol)), json)
+def stop(
+    symbol: SymbolOption,
+    service: ServiceOption = "",
+    venue: VenueOption = "",
+    host: HostOption = "",
+    json: JsonOption = False,
+) -> None:
+    """Stop collecting symbols; without --service everywhere, consumers first; without --venue at every venue."""
+    of_venue = resolve_venue(venue) if venue else ""
+    name = resolve(service) if service else ""
+    targets = {
+        found: target
+        for found, target in _targets(name, host).items()
+        if name or SERVICES[found].venue in ("", of_venue or SERVICES[found].venue)
+    }
+    answers = _run(targets, lambda client: client.stop(symbol, venue=of_venue))
+    if name:
+        _report(answers, json)
         return
     results: dict[str, list[control_pb2.SymbolResult] | UpstreamError] = {}
-    for name, answer in _run(_targets("", host), lambda client: client.stop(symbol)).items():
+    for found, answer in answers.items():
         if isinstance(answer, UpstreamError):
             continue  # a service that does not run collects nothing
         kept = [result for result in answer if result.state != control_pb2.SYMBOL_STATE_NOT_WANTED]
         if kept:
-            results[name] = kept
+            results[found] = kept
     if not results:
         raise InputError(f"{', '.join(symbol)}: not collected by any running service")
     _report(results, json)
@@ -78,9 +111,20 @@ def stop_all(service: ServiceOption = "", host: HostOption = "", json: JsonOptio
 
 
 @app.command("list")
-def list_(service: ServiceOption = "", host: HostOption = "", json: JsonOption = False) -> None:
-    """Show what is being collected."""
-    results = _run(_targets(resolve(service) if service else "", host), lambda client: client.list())
+def list_(
+    service: ServiceOption = "",
+    venue: VenueOption = "",
+    host: HostOption = "",
+    json: JsonOption = False,
+) -> None:
+    """Show what is being collected, of one venue or of all."""
+    of_venue = resolve_venue(venue) if venue else ""
+    results = {
+        name: answer if isinstance(answer, UpstreamError) else [one for one in answer if of_venue in ("", one.venue)]
+        for name, answer in _ask_all(
+            _targets(resolve(service) if service else "", host), lambda client: client.list()
+        ).items()
+    }
     failed = bool(service) and any(isinstance(answer, UpstreamError) for answer in results.values())
     if json:
         output.print_json({name: _plain(answer) for name, answer in results.items()})
@@ -88,7 +132,7 @@ def list_(service: ServiceOption = "", host: HostOption = "", json: JsonOption =
         rows = [
             [
                 name, entry.venue, entry.symbol, output.state_text(entry.state), output.count(entry.rows),
-                str(entry.last_trade_id or ""), ", ".join(entry.wanted_by), entry.message,
+                str(entry.last_trade_id or ""), _wanted_by(entry), entry.message,
             ]
             for name, answer in results.items()
             if not isinstance(answer, UpstreamError)
@@ -108,7 +152,7 @@ def list_(service: ServiceOption = "", host: HostOption = "", json: JsonOption =
 @app.command()
 def status(service: ServiceOption = "", host: HostOption = "", json: JsonOption = False) -> None:
     """Show how the services are; exit code 1 when something wanted is unhealthy."""
-    results = _run(_targets(resolve(service) if service else "", host), lambda client: client.status())
+    results = _ask_all(_targets(resolve(service) if service else "", host), lambda client: client.status())
     found = {name: answer for name, answer in results.items() if not isinstance(answer, UpstreamError)}
     if json:
         output.print_json(
@@ -147,7 +191,8 @@ def forget(
     host: HostOption = "",
 ) -> None:
     """Free the hold of a consumer that will not come back on what the journals keep."""
-    results = _run(_targets(resolve(service) if service else "", host), lambda client: client.forget(consumer))
+    targets = _targets(resolve(service) if service else "", host)
+    results = _run(targets, lambda client: client.forget(consumer))
     known = [name for name, answer in results.items() if answer is True]
     if not known:
         raise InputError(f"no running service knows a consumer {consumer}", hint="names look like raven_tibs-50052")
@@ -158,7 +203,7 @@ def _wanted_here(name: str) -> list[str]:
     """What a service that does not answer is remembered to collect, when its data is on this machine."""
     settings = load()
     path = settings.data / f"{name}-{port_of(settings, name)}" / "wanted.json"
-    return sorted(WantedFile(path).symbols)
+    return sorted({entry.symbol for entry in WantedFile(path).entries.values()})
 
 
 def _targets(name: str, host: str) -> dict[str, str]:
@@ -172,20 +217,43 @@ def _targets(name: str, host: str) -> dict[str, str]:
     }
 
 
-def _run(targets: dict[str, str], call: Callable[[Client], Awaitable[T]]) -> dict[str, T | UpstreamError]:
-    """Call the services in order; one that cannot be reached answers with its error."""
+async def _one(target: str, access: Access, call: Callable[[Client], Awaitable[T]]) -> T | UpstreamError:
+    async with Client(target, access) as client:
+        try:
+            return await call(client)
+        except UpstreamError as error:
+            return error
 
-    async def one(target: str) -> T | UpstreamError:
-        async with Client(target) as client:
-            try:
-                return await call(client)
-            except UpstreamError as error:
-                return error
+
+def _run(targets: Mapping[str, str], call: Callable[[Client], Awaitable[T]]) -> dict[str, T | UpstreamError]:
+    """Call the services one after the other, in order; one that cannot be reached answers with its error.
+
+    Raises AccessError when one refuses the caller or cannot be trusted.
+    """
+    access = Access.of(load())
 
     async def every() -> dict[str, T | UpstreamError]:
-        return {name: await one(target) for name, target in targets.items()}
+        return {name: await _one(target, access, call) for name, target in targets.items()}
 
-    return asyncio.run(every())
+    return _admitted(asyncio.run(every()))
+
+
+def _ask_all(targets: Mapping[str, str], call: Callable[[Client], Awaitable[T]]) -> dict[str, T | UpstreamError]:
+    """As `_run`, but all at once."""
+    access = Access.of(load())
+
+    async def every() -> dict[str, T | UpstreamError]:
+        answers = await asyncio.gather(*(_one(target, access, call) for target in targets.values()))
+        return dict(zip(targets, answers, strict=True))
+
+    return _admitted(asyncio.run(every()))
+
+
+def _admitted(answers: dict[str, T | UpstreamError]) -> dict[str, T | UpstreamError]:
+    for name, answer in answers.items():
+        if isinstance(answer, AccessError):
+            raise AccessError(f"{name} at {answer.message}", hint=answer.hint)
+    return answers
 
 
 def _report(results: Mapping[str, list[control_pb2.SymbolResult] | UpstreamError], json: bool) -> None:
@@ -201,11 +269,18 @@ def _report(results: Mapping[str, list[control_pb2.SymbolResult] | UpstreamError
                 continue
             for result in answer:
                 message = f": {result.message}" if result.message else ""
-                output.console.print(f"{name} {result.symbol} {output.state_text(result.state)}{message}")
+                venue = f" of {result.venue}" if result.venue else ""
+                shown = escape(f"{name} {result.symbol}{venue}")
+                output.console.print(f"{shown} {output.state_text(result.state)}{escape(message)}")
         _print_errors(results)
         if not any(results.values()):
             output.console.print("Nothing was being collected.")
     raise typer.Exit(1 if failed else 0)
+
+
+def _wanted_by(entry: control_pb2.Subscription) -> str:
+    wanted_by = ", ".join(entry.wanted_by)
+    return f"{wanted_by} ({entry.pattern})" if entry.pattern else wanted_by
 
 
 def _print_errors(results: Mapping[str, object]) -> None:
@@ -224,7 +299,7 @@ def _plain(answer: object) -> object:
 def _status_row(name: str, answer: control_pb2.StatusResponse | None) -> list[str]:
     if answer is None:
         return [name, "[dim]not running[/]", *[""] * 8]
-    entries = answer.subscriptions
+    entries = [entry for entry in answer.subscriptions if not entry.matches]  # a pattern's symbols speak for it
     health = "[green]ok[/]" if answer.healthy else "[red]unhealthy[/]"
     state = health if entries else "[dim]idle[/]"
     lag_us = max((link.lag_us for link in answer.links), default=0)
@@ -250,6 +325,7 @@ def subcommand_first(arguments: Sequence[str]) -> list[str]:
             "--service",
             "--symbol",
             "-s",
+            "--venue",
             "--host",
             "--wait",
         }

@@ -20,26 +20,20 @@ from raven.cli.dashboard import Dashboard
 from raven.cli.supervisor import Child, Supervisor, module_command
 from raven.control.plan import SERVICES, port_of, target_of
 from raven.errors import ExchangeError, InputError, RegionBlockedError, UpstreamError
+from raven.rpc.access import Access
 from raven.rpc.client import Client
 from raven.rpc.pb import control_pb2
 from raven.settings import Settings
+from raven.sources.binance.protocol import SPOT
 from raven.sources.binance.rest import BinanceRest
 from raven.sources.simulated.market import split_symbol
 
-MODULES: Final = {
-    "binance_spot": "raven.services.binance_spot",
-    "raven_timebar": "raven.services.timebar",
-    "raven_tibs": "raven.services.tibs",
-    "tick_persistence": "raven.services.tick_persistence",
-    "bar_persistence": "raven.services.bar_persistence",
-}
 SINKS: Final = ("tick_persistence", "bar_persistence")
 PROBE_S: Final = 4.0
 READY_S: Final = 30.0
 REDRAW_PER_S: Final = 4
 PLAIN_EVERY_S: Final = 5.0
 SHORT_BARS_S: Final = 10  # so that a newcomer sees bars close at once
-ALTERNATIVE: Final = ("https://data-api.binance.vision", "wss://data-stream.binance.vision")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,26 +49,17 @@ async def choose_exchange(settings: Settings, simulate: bool | None, port: int) 
     """Binance where it answers, its public data endpoint where the region is blocked, else the simulated exchange."""
     why = "Binance cannot be reached"
     if not simulate:
-        endpoints = [(settings.binance_spot.rest_url, settings.binance_spot.websocket_url), ALTERNATIVE]
-        for rest_url, websocket_url in endpoints:
-            rest = BinanceRest(rest_url, timeout_s=PROBE_S)
-            try:
-                await rest.server_time_ms()
-            except RegionBlockedError:
-                why = "Binance does not serve this region"
-                continue
-            except ExchangeError:
-                continue
-            finally:
-                await rest.close()
-            return Exchange(
-                False,
-                f"Collecting from Binance at {websocket_url}",
-                {
-                    "RAVEN__BINANCE_SPOT__REST_URL": rest_url,
-                    "RAVEN__BINANCE_SPOT__WEBSOCKET_URL": websocket_url,
-                },
-            )
+        rest = BinanceRest(settings.binance_spot.model_copy(update={"connect_timeout_s": PROBE_S}), SPOT)
+        try:
+            await rest.server_time_ms()
+        except RegionBlockedError:
+            why = "Binance does not serve this region"
+        except ExchangeError:
+            pass
+        else:
+            return Exchange(False, f"Collecting from Binance at {rest.url}", {})
+        finally:
+            await rest.close()
         if simulate is False:
             raise InputError(why, hint="leave out --live to run on the simulated exchange")
     return Exchange(
@@ -113,7 +98,7 @@ def children(exchange: Exchange, symbols: Sequence[str], folder: Path, port: int
         processes.append(Child("simulate", module_command("raven.cli.raven", *arguments), folder / "simulate.log"))
     for name in SERVICES:
         extra = ["--seconds", str(SHORT_BARS_S), "--seconds", "60"] if name == "raven_timebar" else []
-        processes.append(Child(name, module_command(MODULES[name], *extra), folder / f"{name}.log"))
+        processes.append(Child(name, module_command(SERVICES[name].module, *extra), folder / f"{name}.log"))
     # the exchange goes last: a source that is being stopped should not see it vanish
     return [*processes[1:], processes[0]] if exchange.simulated else processes
 
@@ -122,6 +107,7 @@ async def up(settings: Settings, symbols: Sequence[str], *, simulate: bool | Non
     """Run until SIGINT or SIGTERM; raises RavenError when it cannot begin."""
     for symbol in symbols:
         split_symbol(symbol)  # says what is wrong with it before anything starts
+    access = Access.of(settings)
     ports = {name: port_of(settings, name) for name in SERVICES}
     require_free_ports(settings, ports)
     exchange = await choose_exchange(settings, simulate, port)
@@ -133,14 +119,14 @@ async def up(settings: Settings, symbols: Sequence[str], *, simulate: bool | Non
     supervisor = Supervisor(children(exchange, symbols, data / "logs", port, rate), exchange.environment)
     targets = {name: target_of(settings, name) for name in ports}
     title = "Raven: SIMULATED exchange, not a real market" if exchange.simulated else "Raven: Binance spot"
-    dashboard = Dashboard(targets, symbols, title)
+    dashboard = Dashboard(targets, access, symbols, title)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     tasks = [
         asyncio.ensure_future(supervisor.run()),
         asyncio.ensure_future(dashboard.run()),
-        asyncio.ensure_future(_begin(targets, symbols)),
+        asyncio.ensure_future(_begin(targets, access, symbols)),
     ]
     try:
         await _show(dashboard, supervisor, stop, tasks)
@@ -154,11 +140,11 @@ async def up(settings: Settings, symbols: Sequence[str], *, simulate: bool | Non
         output.console.print("Stopped." if not killed else f"Stopped; had to kill {', '.join(killed)}.")
 
 
-async def _begin(targets: Mapping[str, str], symbols: Sequence[str]) -> None:
+async def _begin(targets: Mapping[str, str], access: Access, symbols: Sequence[str]) -> None:
     """Start collecting into both sinks, which start what they need; raises ExchangeError for refused symbols."""
     for name in SINKS:
         deadline = time.monotonic() + READY_S
-        async with Client(targets[name]) as client:
+        async with Client(targets[name], access) as client:
             while True:
                 try:
                     results = await client.start(symbols)

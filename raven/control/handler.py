@@ -7,17 +7,19 @@ import os
 from collections.abc import Sequence
 from importlib.metadata import version
 
+from raven.batches.selection import Instrument
 from raven.clock import monotonic_ns, now_us
 from raven.control.components import Component
-from raven.control.wanted import USER, WantedFile
+from raven.control.wanted import USER, Wanted, WantedFile
 from raven.errors import InputError
 from raven.rpc.cursors import to_message
 from raven.rpc.hub import Hub
-from raven.rpc.pb import control_pb2
+from raven.rpc.pb import control_pb2, market_data_pb2
 from raven.telemetry import Telemetry
 
 POLL_S = 0.05
 REFUSED = control_pb2.SYMBOL_STATE_REFUSED
+SHOWN_RESTORED = 8
 
 
 class ControlService:
@@ -38,100 +40,141 @@ class ControlService:
 
     async def restore(self) -> None:
         """Collect again what was collected before a restart."""
-        entries = list(self._wanted.symbols.values())
+        entries = list(self._wanted.entries.values())
         if entries:
-            await self._component.add(entries, restored=True)
-            self._telemetry.info("restored", f"collecting again: {', '.join(sorted(self._wanted.symbols))}")
+            async with self._turn:
+                await self._component.add(entries, restored=True)
+                self._wanted.save()
+            names = [entry.symbol for entry in entries]
+            more = f" and {len(names) - SHOWN_RESTORED} more" if len(names) > SHOWN_RESTORED else ""
+            self._telemetry.info("restored", f"collecting again: {', '.join(names[:SHOWN_RESTORED])}{more}")
 
     async def start(self, request: control_pb2.StartRequest) -> control_pb2.StartResponse:
         """Collect symbols; answers when rows flow, after `wait_s`, or with why not."""
-        symbols = _symbols(request.symbols)
+        venue = self._venue(request.venue)
+        instruments = [Instrument(venue, symbol) for symbol in _symbols(request.symbols)]
         requester = request.requester or USER
         async with self._turn:
-            new = [symbol for symbol in symbols if symbol not in self._wanted.symbols]
+            new = [one for one in instruments if one not in self._wanted.entries]
             place = self._hub.place if self._hub is not None else None
-            for symbol in symbols:
-                self._wanted.add(symbol, requester, session_start=place, joining=self._component.upstreams)
+            for one in instruments:
+                self._wanted.add(one, requester, session_start=place, joining=self._component.upstreams_of(venue))
             self._wanted.save()
-            entries = [self._wanted.symbols[symbol] for symbol in new]
+            entries = [self._wanted.entries[one] for one in new]
             refused = set(new)
             try:
                 added = await self._component.add(entries, restored=False) if entries else []
-                refused = {result.symbol for result in added if result.state == REFUSED}
+                refused = {Instrument(result.venue, result.symbol) for result in added if result.state == REFUSED}
             finally:
-                for symbol in refused:
-                    self._wanted.remove(symbol, requester)
+                for one in refused:
+                    self._wanted.remove(one, requester)
                 self._wanted.save()
-            answers = {result.symbol: result for result in added}
-        await self._until_streaming([symbol for symbol in symbols if symbol in self._wanted.symbols], request.wait_s)
-        now = {entry.symbol: entry for entry in self._subscriptions()}
-        return control_pb2.StartResponse(results=[self._answer(symbol, now, answers) for symbol in symbols])
+            answers = {Instrument(result.venue, result.symbol): result for result in added}
+        await self._until_streaming([one for one in instruments if one in self._wanted.entries], request.wait_s)
+        now = self._current()
+        return control_pb2.StartResponse(results=[self._answer(one, now, answers) for one in instruments])
+
+    def _venue(self, venue: str) -> str:
+        """The venue asked for, by default the first one of the service; raises InputError when it has not got it."""
+        venues = self._component.venues
+        if venue and venue not in venues:
+            raise InputError(f"{self._service} has no symbols of {venue}", hint=f"it has those of {', '.join(venues)}")
+        return venue or venues[0]
+
+    def _current(self) -> dict[Instrument, control_pb2.Subscription]:
+        """What is wanted by its own name, as it is now."""
+        found = (entry for entry in self._subscriptions() if not entry.pattern)
+        return {Instrument(entry.venue, entry.symbol): entry for entry in found}
 
     def _answer(
         self,
-        symbol: str,
-        now: dict[str, control_pb2.Subscription],
-        answers: dict[str, control_pb2.SymbolResult],
+        instrument: Instrument,
+        now: dict[Instrument, control_pb2.Subscription],
+        answers: dict[Instrument, control_pb2.SymbolResult],
     ) -> control_pb2.SymbolResult:
-        if symbol not in now:
-            return answers[symbol]
-        entry = now[symbol]
-        added = answers.get(symbol)
+        if instrument not in now:
+            return answers[instrument]
+        entry = now[instrument]
+        added = answers.get(instrument)
         return control_pb2.SymbolResult(
-            venue=entry.venue, symbol=symbol, state=entry.state,
+            venue=entry.venue, symbol=entry.symbol, state=entry.state,
             message=entry.message or (added.message if added is not None else ""),
-            session_start=to_message(self._wanted.symbols[symbol].session_start),
+            session_start=to_message(self._wanted.entries[instrument].session_start),
         )  # fmt: skip
 
-    async def _until_streaming(self, symbols: Sequence[str], wait_s: float) -> None:
+    async def _until_streaming(self, instruments: Sequence[Instrument], wait_s: float) -> None:
         deadline_ns = monotonic_ns() + int(wait_s * 1e9)
-        waiting = set(symbols)
+        waiting = set(instruments)
         while waiting and monotonic_ns() < deadline_ns:
-            for entry in self._subscriptions():
+            for one, entry in self._current().items():
                 if entry.state == control_pb2.SYMBOL_STATE_STREAMING:
-                    waiting.discard(entry.symbol)
+                    waiting.discard(one)
             await asyncio.sleep(POLL_S)
 
     async def stop(self, request: control_pb2.StopRequest) -> control_pb2.StopResponse:
-        """Collect symbols no more, unless somebody else still wants them."""
-        requester = request.requester or USER
-        return await self._stop(_symbols(request.symbols), requester)
+        """Collect symbols no more, unless somebody else still wants them.
+
+        Without a venue at each that collects them. A pattern ends itself and every wanted symbol that it matches.
+        """
+        instruments: list[Instrument] = []
+        for symbol in _symbols(request.symbols):
+            asked = [Instrument(self._venue(request.venue), symbol)]
+            if not request.venue:
+                asked = [Instrument(venue, symbol) for venue in self._component.venues]
+            found = [
+                one for one in self._wanted.entries for pattern in asked
+                if one.venue == pattern.venue and pattern.matches(one.symbol)
+            ]  # fmt: skip
+            instruments += found or asked[:1]
+        return await self._stop(list(dict.fromkeys(instruments)), request.requester or USER)
 
     async def stop_all(self, *, force: bool) -> control_pb2.StopResponse:
         """Collect nothing that users asked for; with `force` nothing at all, whoever wanted it."""
         if not force:
-            return await self._stop(list(self._wanted.symbols), USER)
+            return await self._stop(list(self._wanted.entries), USER)
         async with self._turn:
-            symbols = list(self._wanted.symbols)
-            self._wanted.symbols.clear()
+            gone = list(self._wanted.entries.values())
+            self._wanted.entries.clear()
             self._wanted.save()
-            await self._component.remove(symbols)
+            await self._component.remove(gone, {})
+        stopped = control_pb2.SYMBOL_STATE_STOPPED
         return control_pb2.StopResponse(
-            results=[
-                control_pb2.SymbolResult(symbol=symbol, state=control_pb2.SYMBOL_STATE_STOPPED) for symbol in symbols
-            ]
+            results=[control_pb2.SymbolResult(venue=entry.venue, symbol=entry.symbol, state=stopped) for entry in gone]
         )
 
-    async def _stop(self, symbols: Sequence[str], requester: str) -> control_pb2.StopResponse:
-        results, ended = [], []
+    async def _stop(self, instruments: Sequence[Instrument], requester: str) -> control_pb2.StopResponse:
+        results: list[control_pb2.SymbolResult] = []
+        gone: list[Wanted] = []
         async with self._turn:
-            for symbol in symbols:
-                result = control_pb2.SymbolResult(symbol=symbol, state=control_pb2.SYMBOL_STATE_STOPPED)
+            for one in instruments:
+                result = control_pb2.SymbolResult(
+                    venue=one.venue, symbol=one.symbol, state=control_pb2.SYMBOL_STATE_STOPPED
+                )
                 results.append(result)
-                if symbol not in self._wanted.symbols:
-                    result.state = control_pb2.SYMBOL_STATE_NOT_WANTED
-                    result.message = "was not being collected"
-                elif others := self._wanted.remove(symbol, requester):
+                entry = self._wanted.entries.get(one)
+                if entry is None:
+                    result.state, result.message = self._why_not(one)
+                elif others := self._wanted.remove(one, requester):
                     result.state = control_pb2.SYMBOL_STATE_KEPT
                     result.message = f"still wanted by {', '.join(others)}"
                 else:
-                    ended.append(symbol)
+                    gone.append(entry)
             self._wanted.save()
-            await self._component.remove(ended)
+            await self._component.remove(gone, self._wanted.entries)
+            end = to_message(self._hub.place) if self._hub is not None else None
+        for result in results:
+            result.session_end.CopyFrom(end or market_data_pb2.Cursor())
         return control_pb2.StopResponse(results=results)
 
+    def _why_not(self, instrument: Instrument) -> tuple[control_pb2.SymbolState, str]:
+        """Why there is nothing to stop."""
+        for one in self._wanted.entries:
+            if one.venue == instrument.venue and one.matches(instrument.symbol):
+                return control_pb2.SYMBOL_STATE_KEPT, f"collected by the pattern {one.symbol}: stop that"
+        return control_pb2.SYMBOL_STATE_NOT_WANTED, "was not being collected"
+
     def _subscriptions(self) -> list[control_pb2.Subscription]:
-        return self._component.subscriptions(self._wanted.symbols)
+        return self._component.subscriptions(self._wanted.entries)
 
     def list(self) -> control_pb2.ListResponse:
         """What is being collected."""
@@ -142,8 +185,12 @@ class ControlService:
         subscriptions, links = self._subscriptions(), self._component.links()
         problems = []
         if subscriptions:
-            problems = [f"{link.name}: {link.error or 'not connected'}" for link in links if not link.connected]
-            problems += [f"{entry.symbol} is refused" for entry in subscriptions if entry.state == REFUSED]
+            problems = [
+                f"{link.name}: {link.error or 'not connected'}" for link in links if link.needed and not link.connected
+            ]
+            problems += [
+                f"{entry.symbol} is refused: {entry.message}" for entry in subscriptions if entry.state == REFUSED
+            ]
             problems += self._component.problems()
         return control_pb2.StatusResponse(
             service=self._service, version=version("raven-market-data"), pid=os.getpid(),
@@ -153,7 +200,7 @@ class ControlService:
 
     async def forget(self, consumer: str) -> bool:
         """Free a dead consumer's hold on the journal, and stop what only it wanted."""
-        wished = [symbol for symbol, entry in self._wanted.symbols.items() if consumer in entry.wanted_by]
+        wished = [one for one, entry in self._wanted.entries.items() if consumer in entry.wanted_by]
         if wished:
             await self._stop(wished, consumer)
         held = self._hub is not None and self._hub.journal.forget(consumer)
@@ -161,8 +208,11 @@ class ControlService:
 
 
 def _symbols(symbols: Sequence[str]) -> list[str]:
-    """The symbols, upper case, each once; raises InputError for none or an empty one."""
+    """The symbols, upper case, each once; raises InputError for none, or for what cannot be one."""
     cleaned = list(dict.fromkeys(symbol.strip().upper() for symbol in symbols))
     if not cleaned or "" in cleaned:
         raise InputError("no symbol given", hint="name at least one, such as BTCUSDT")
+    for symbol in cleaned:
+        if not symbol.isprintable() or any(letter.isspace() for letter in symbol):
+            raise InputError(f"{symbol!r} is no symbol", hint="symbols look like BTCUSDT, patterns like '*USDT'")
     return cleaned

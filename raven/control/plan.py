@@ -8,6 +8,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from raven.errors import InputError
+from raven.rpc.access import address
 from raven.settings import Settings
 
 WILDCARDS: Final = ("", "0.0.0.0", "::")  # noqa: S104 - addresses that mean every one of this machine
@@ -15,26 +16,49 @@ WILDCARDS: Final = ("", "0.0.0.0", "::")  # noqa: S104 - addresses that mean eve
 
 @dataclass(frozen=True, slots=True)
 class ServicePlan:
-    """One service: the setting of its port, the services it follows, its short names; of sources, the venue."""
+    """One service: its module, the setting of its port, the services it follows, short names; of sources, the venue."""
 
     name: str
+    module: str
     port_setting: str
     upstreams: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     venue: str = ""
 
 
+SOURCES: Final = ("binance_spot", "binance_futures")
+
 SERVICES: Final[dict[str, ServicePlan]] = {
     plan.name: plan
     for plan in (
-        ServicePlan("binance_spot", "port_binance_spot", venue="BINANCE_SPOT"),
-        ServicePlan("raven_timebar", "port_timebar_minutes", ("binance_spot",), ("timebar", "timebar_minutes")),
-        ServicePlan("raven_tibs", "port_tibs", ("binance_spot",), ("tibs",)),
-        ServicePlan("tick_persistence", "port_tick_persistence", ("binance_spot",)),
-        ServicePlan("bar_persistence", "port_bar_persistence", ("raven_timebar", "raven_tibs")),
+        ServicePlan("binance_spot", "raven.services.binance_spot", "port_binance_spot", venue="BINANCE_SPOT"),
+        ServicePlan(
+            "binance_futures", "raven.services.binance_futures", "port_binance_futures", venue="BINANCE_FUTURES"
+        ),
+        ServicePlan(
+            "raven_timebar",
+            "raven.services.timebar",
+            "port_timebar_minutes",
+            SOURCES,
+            ("timebar", "timebars", "timebar_minutes"),
+        ),
+        ServicePlan("raven_tibs", "raven.services.tibs", "port_tibs", SOURCES, ("tibs", "tib")),
+        ServicePlan(
+            "tick_persistence", "raven.services.tick_persistence", "port_tick_persistence", SOURCES, ("ticks",)
+        ),
+        ServicePlan(
+            "bar_persistence",
+            "raven.services.bar_persistence",
+            "port_bar_persistence",
+            ("raven_timebar", "raven_tibs"),
+            ("bars",),
+        ),
     )
 }
 """In upstream-first order."""
+
+VENUES: Final = {SERVICES[name].venue: name for name in SOURCES}
+"""The source of each venue."""
 
 
 def resolve(name: str) -> str:
@@ -46,6 +70,15 @@ def resolve(name: str) -> str:
     close = difflib.get_close_matches(name, known, n=2)
     hint = f"did you mean {' or '.join(close)}?" if close else f"services: {', '.join(SERVICES)}"
     raise InputError(f"there is no service {name}", hint=hint)
+
+
+def resolve_venue(name: str) -> str:
+    """The venue a user means by `name` (`BINANCE_SPOT`, `spot`, in any case); raises InputError with the names."""
+    wanted = name.strip().upper()
+    for venue in VENUES:
+        if wanted in (venue, venue.removeprefix("BINANCE_")):
+            return venue
+    raise InputError(f"there is no venue {name}", hint=f"venues: {', '.join(VENUES)}")
 
 
 def sources_of(name: str) -> dict[str, str]:
@@ -67,20 +100,21 @@ def port_of(settings: Settings, name: str) -> int:
 def target_of(settings: Settings, name: str) -> str:
     """Where a service is found: `[upstream]`, or this machine at its port."""
     configured: str = getattr(settings.upstream, name, "")
+    if configured:
+        return target_from(configured, port_of(settings, name))
     bound = settings.server.host
-    return configured or f"{'127.0.0.1' if bound in WILDCARDS else bound}:{port_of(settings, name)}"
+    return address("127.0.0.1" if bound in WILDCARDS else bound, port_of(settings, name))
 
 
-def target_from(address: str, default_port: int) -> str:
+def target_from(given: str, default_port: int) -> str:
     """`host:port` of an address given as host, host:port or URL; raises InputError for anything else."""
-    parts = urlsplit(address if "//" in address else f"//{address}")
+    parts = urlsplit(given if "//" in given else f"//{given}")
     try:
         host, port = parts.hostname, parts.port
     except ValueError as error:
         raise InputError(
-            f"{address} is not an address: {error}", hint="give host, host:port or http://host:port"
+            f"{given} is not an address: {error}", hint="give host, host:port or http://host:port"
         ) from error
     if not host:
-        raise InputError(f"{address} is not an address", hint="give host, host:port or http://host:port")
-    shown = f"[{host}]" if ":" in host else host
-    return f"{shown}:{port or default_port}"
+        raise InputError(f"{given} is not an address", hint="give host, host:port or http://host:port")
+    return address(host, port or default_port)

@@ -11,10 +11,9 @@ from raven.aggregators.aggregator import Aggregator
 from raven.bars.kernel import Kernel
 from raven.batches.schema import stream_schema
 from raven.control.components import ConsumerComponent
-from raven.control.plan import sources_of
+from raven.control.plan import VENUES, sources_of
 from raven.rpc.follower import Follower
 from raven.services.runtime import Environment, Service
-from raven.sources.binance import BINANCE_SPOT
 
 
 def build(environment: Environment, kernels: Sequence[Kernel], schema: pa.Schema) -> Service:
@@ -39,7 +38,7 @@ def build(environment: Environment, kernels: Sequence[Kernel], schema: pa.Schema
                 await _save(aggregator, followers)
 
     return Service(
-        ConsumerComponent(followers, aggregator.facts, venue=BINANCE_SPOT),
+        ConsumerComponent(followers, aggregator.facts, venues=list(VENUES)),
         hub,
         [*(follower.run for follower in followers), save_often],
         [lambda: _save(aggregator, followers), *(follower.close for follower in followers)],

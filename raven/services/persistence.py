@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from raven.batches.batch import Cursor
 from raven.control.components import ConsumerComponent
+from raven.control.plan import VENUES
 from raven.rpc.follower import Follower
 from raven.rpc.subscriptions import SubscriptionTable
 from raven.services.runtime import Environment, Service
 from raven.sinks.sink import FlushLimits, Sink
 from raven.sinks.store import BarStore, TradeStore
-from raven.sources.binance import BINANCE_SPOT
 
 
 def limits(environment: Environment) -> FlushLimits:
@@ -31,7 +31,7 @@ def build(
         sink.acknowledge = lambda upstream, cursor: _acknowledge(followers, upstream, cursor)
     unique: Sequence[Sink[TradeStore] | Sink[BarStore]] = list({id(sink): sink for sink in sinks.values()}.values())
     return Service(
-        ConsumerComponent(list(followers.values()), facts, venue=BINANCE_SPOT),
+        ConsumerComponent(list(followers.values()), facts, venues=list(VENUES)),
         None,
         [*(follower.run for follower in followers.values()), *(sink.run for sink in unique)],
         [*(sink.close for sink in unique), *(follower.close for follower in followers.values())],

@@ -21,6 +21,7 @@ import pyarrow as pa
 from raven.batches.accumulator import Accumulator
 from raven.batches.batch import BatchMeta, Cursor
 from raven.batches.schema import to_frame
+from raven.batches.selection import Instrument, Selection
 from raven.clock import Backoff, monotonic_ns
 from raven.errors import StoreError
 from raven.rpc.subscriptions import SubscriptionTable
@@ -58,7 +59,7 @@ class Flight:
 
     items: Sequence[tuple[str, pl.DataFrame]]
     positions: dict[str, Cursor]
-    joining: dict[str, list[str]]
+    joining: dict[str, list[Instrument]]
 
 
 class Sink(ABC, Generic[S]):
@@ -72,7 +73,7 @@ class Sink(ABC, Generic[S]):
         upstreams: Sequence[str],
         facts: SubscriptionTable,
         telemetry: Telemetry,
-        joined: Callable[[str, Sequence[str]], None],
+        joined: Callable[[str, Sequence[Instrument]], None],
     ) -> None:
         self.facts = facts
         self.acknowledge: Acknowledge | None = None
@@ -84,8 +85,8 @@ class Sink(ABC, Generic[S]):
             max_rows=limits.rows, max_age_ns=int(limits.age_s * 1e9)
         )
         self._buffer_rows = limits.rows * BUFFER_FLUSHES
-        self._symbols: dict[str, set[str]] = {}
-        self._joining: dict[str, list[str]] = {}
+        self._selections = {upstream: Selection() for upstream in upstreams}
+        self._joining: dict[str, list[Instrument]] = {}
         self._in_flight: Flight | None = None
         self.problem = ""
         self._taken = asyncio.Event()
@@ -103,32 +104,32 @@ class Sink(ABC, Generic[S]):
         stored = {upstream: self._store.position(upstream) for upstream in upstreams}
         return {upstream: cursor for upstream, cursor in stored.items() if cursor is not None}
 
-    def want(self, upstream: str, symbols: Sequence[str]) -> None:
-        """Take rows of these symbols from now on."""
-        self._symbols.setdefault(upstream, set()).update(symbols)
+    def want(self, upstream: str, instruments: Sequence[Instrument]) -> None:
+        """Take rows of these from now on."""
+        self._selections[upstream].update(instruments)
 
-    async def leave(self, upstream: str, symbols: Sequence[str]) -> None:
-        """Take no more rows of these symbols; what was taken is still written."""
-        self._symbols.setdefault(upstream, set()).difference_update(symbols)
+    async def leave(self, upstream: str, instruments: Sequence[Instrument]) -> None:
+        """Take no more rows of these; what was taken is still written."""
+        self._selections[upstream].discard(instruments)
 
     def position(self, upstream: str) -> Cursor | None:
         """What has been taken of `upstream`."""
         return self._positions.get(upstream)
 
-    async def rewind(self, upstream: str, position: Cursor, symbols: Sequence[str]) -> None:
-        """Take rows of symbols that join, and go back for them.
+    async def rewind(self, upstream: str, position: Cursor, instruments: Sequence[Instrument]) -> None:
+        """Take rows of what joins, and go back for it.
 
         They count as joined once a flush has stored a position from there on.
         """
-        self.want(upstream, symbols)
+        self.want(upstream, instruments)
         here = self.position(upstream)
         if here is None or (here.journal_id == position.journal_id and position.sequence < here.sequence):
             self._positions[upstream] = position
-        self._joining.setdefault(upstream, []).extend(symbols)
+        self._joining.setdefault(upstream, []).extend(instruments)
 
     async def take(self, upstream: str, batch: pa.RecordBatch, meta: BatchMeta) -> None:
         """Put the wanted rows of one batch into the next flush; waits while the buffer is full."""
-        rows = to_frame(batch).filter(pl.col("symbol").is_in(list(self._symbols.get(upstream, ()))))
+        rows = self._select(upstream, to_frame(batch))
         self._positions[upstream] = meta.cursor
         if rows.is_empty():
             return
@@ -186,8 +187,8 @@ class Sink(ABC, Generic[S]):
         self._telemetry.add("flushes", store=self._store.table)
         if result.duplicates:
             self._telemetry.add("duplicate_rows", result.duplicates)
-        for upstream, symbols in flight.joining.items():
-            self._joined(upstream, symbols)
+        for upstream, instruments in flight.joining.items():
+            self._joined(upstream, instruments)
         for upstream, cursor in flight.positions.items():
             if self.acknowledge is not None:
                 await self.acknowledge(upstream, cursor)
@@ -233,6 +234,10 @@ class Sink(ABC, Generic[S]):
         await self._in_thread(self._store.close)
         self._thread.shutdown()
 
+    def _select(self, upstream: str, rows: pl.DataFrame) -> pl.DataFrame:
+        """The rows of a batch that are wanted."""
+        return self._selections[upstream].filter(rows)
+
     @abstractmethod
     def _observe(self, upstream: str, rows: pl.DataFrame) -> None:
         """Note the rows for `list` and `status`."""
@@ -253,10 +258,13 @@ class TradeSink(Sink[TradeStore]):
         venues: Mapping[str, str],
         facts: SubscriptionTable,
         telemetry: Telemetry,
-        joined: Callable[[str, Sequence[str]], None],
+        joined: Callable[[str, Sequence[Instrument]], None],
     ) -> None:
         super().__init__(store, limits, upstreams=list(venues), facts=facts, telemetry=telemetry, joined=joined)
         self._venues = venues
+
+    def _select(self, upstream: str, rows: pl.DataFrame) -> pl.DataFrame:
+        return self._selections[upstream].filter(rows, self._venues[upstream])
 
     def _observe(self, upstream: str, rows: pl.DataFrame) -> None:
         self.facts.observe(self._venues[upstream], rows, id_="trade_id", time="ts_event", price="price")

@@ -18,23 +18,12 @@ from typing import Any
 
 import polars as pl
 
+from raven.control.plan import SERVICES
+from raven.rpc.access import Access
 from raven.rpc.client import Client
 from raven.rpc.pb import control_pb2
 
-MODULES = {
-    "binance_spot": "raven.services.binance_spot",
-    "raven_timebar": "raven.services.timebar",
-    "raven_tibs": "raven.services.tibs",
-    "tick_persistence": "raven.services.tick_persistence",
-    "bar_persistence": "raven.services.bar_persistence",
-}
-PORT_SETTINGS = {
-    "binance_spot": "PORT_BINANCE_SPOT",
-    "raven_timebar": "PORT_TIMEBAR_MINUTES",
-    "raven_tibs": "PORT_TIBS",
-    "tick_persistence": "PORT_TICK_PERSISTENCE",
-    "bar_persistence": "PORT_BAR_PERSISTENCE",
-}
+MODULES = {name: plan.module for name, plan in SERVICES.items()}
 
 
 def is_free(port: int) -> bool:
@@ -78,10 +67,12 @@ class Cluster:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("RAVEN__")},
-            **{f"RAVEN__SERVER__{PORT_SETTINGS[name]}": str(port) for name, port in self.ports.items()},
+            **{f"RAVEN__SERVER__{SERVICES[name].port_setting.upper()}": str(port) for name, port in self.ports.items()},
             "RAVEN__DATA": str(self.data),
             "RAVEN__BINANCE_SPOT__WEBSOCKET_URL": f"ws://127.0.0.1:{self.exchange_port}",
             "RAVEN__BINANCE_SPOT__REST_URL": f"http://127.0.0.1:{self.exchange_port}",
+            "RAVEN__BINANCE_FUTURES__WEBSOCKET_URL": f"ws://127.0.0.1:{self.exchange_port}/market",
+            "RAVEN__BINANCE_FUTURES__REST_URL": f"http://127.0.0.1:{self.exchange_port}",
             "RAVEN__DELTA__FLUSH_S": "1",
             **environment,
         }
@@ -126,7 +117,7 @@ class Cluster:
 
     def status(self, name: str) -> control_pb2.StatusResponse:
         async def ask() -> control_pb2.StatusResponse:
-            async with Client(f"127.0.0.1:{self.ports[name]}") as client:
+            async with Client(f"127.0.0.1:{self.ports[name]}", Access()) as client:
                 return await client.status()
 
         return asyncio.run(ask())

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 
 from raven.batches.schema import TRADE_DTYPES
+from raven.batches.selection import Instrument
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -27,3 +28,8 @@ def trades(ids: range | list[int], symbol: str = "BTCUSDT", *, every_ms: int = 2
         },
         schema=TRADE_DTYPES,
     )
+
+
+def spot(*symbols: str) -> list[Instrument]:
+    """Symbols of spot."""
+    return [Instrument("BINANCE_SPOT", symbol) for symbol in symbols]

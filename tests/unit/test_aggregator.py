@@ -22,7 +22,7 @@ from raven.errors import StateError
 from raven.journal import Journal
 from raven.rpc.hub import Hub
 from raven.telemetry import Telemetry
-from tests.unit.samples import START, trades
+from tests.unit.samples import START, spot, trades
 
 SCHEMA = stream_schema(TIME_BAR_SCHEMA, kind="time_bars", venue="")
 UPSTREAM = "binance_spot"
@@ -50,7 +50,7 @@ async def aggregating(
             venues={UPSTREAM: "BINANCE_SPOT"}, schema=SCHEMA, telemetry=Telemetry("test"),
             joined=lambda *_: None,
         )  # fmt: skip
-        aggregator.want(UPSTREAM, symbols)
+        aggregator.want(UPSTREAM, spot(*symbols))
         yield aggregator, journal
 
 
@@ -99,8 +99,8 @@ async def test_a_symbol_that_joins_later_catches_up_and_nothing_counts_twice(tmp
     async with aggregating(tmp_path / "late", ["BTCUSDT"]) as (aggregator, _):
         for batch, meta in batches[:7]:
             await aggregator.take(UPSTREAM, batch, meta)
-        aggregator.want(UPSTREAM, ["ETHUSDT"])
-        await aggregator.rewind(UPSTREAM, Cursor("upstream", 0), ["ETHUSDT"])
+        aggregator.want(UPSTREAM, spot("ETHUSDT"))
+        await aggregator.rewind(UPSTREAM, Cursor("upstream", 0), spot("ETHUSDT"))
         assert aggregator.position(UPSTREAM) == Cursor("upstream", 0)
         for batch, meta in batches:
             await aggregator.take(UPSTREAM, batch, meta)
@@ -114,9 +114,9 @@ async def test_rewind_never_goes_forward(tmp_path: Path) -> None:
     async with aggregating(tmp_path) as (aggregator, _):
         for batch, meta in inputs(3):
             await aggregator.take(UPSTREAM, batch, meta)
-        await aggregator.rewind(UPSTREAM, Cursor("upstream", 9), ["BTCUSDT"])
+        await aggregator.rewind(UPSTREAM, Cursor("upstream", 9), spot("BTCUSDT"))
         assert aggregator.position(UPSTREAM) == Cursor("upstream", 3)
-        await aggregator.rewind(UPSTREAM, Cursor("another", 1), ["BTCUSDT"])
+        await aggregator.rewind(UPSTREAM, Cursor("another", 1), spot("BTCUSDT"))
         assert aggregator.position(UPSTREAM) == Cursor("upstream", 3)
 
 
@@ -125,7 +125,7 @@ async def test_stop_publishes_the_open_bar_incomplete(tmp_path: Path) -> None:
         batch, meta = inputs(1)[0]
         await aggregator.take(UPSTREAM, batch, meta)
         assert journal.last_sequence == 0
-        await aggregator.leave(UPSTREAM, ["ETHUSDT"])
+        await aggregator.leave(UPSTREAM, spot("ETHUSDT"))
     bars = published(tmp_path)
     assert bars.select("symbol", "total_ticks", "complete").rows() == [("ETHUSDT", 10, False)]
 

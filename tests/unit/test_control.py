@@ -7,26 +7,30 @@ from pathlib import Path
 import pytest
 
 from raven.batches.batch import Cursor
+from raven.batches.selection import Instrument
 from raven.cli.ravenctl import subcommand_first
-from raven.control.plan import SERVICES, downstream_first, resolve, target_from
+from raven.control.plan import SERVICES, downstream_first, resolve, resolve_venue, target_from, target_of
 from raven.control.wanted import USER, WantedFile
 from raven.errors import InputError, SettingsError
 from raven.settings import load, origins
 
+BTC, ETH = Instrument("BINANCE_SPOT", "BTCUSDT"), Instrument("BINANCE_SPOT", "ETHUSDT")
+
 
 def test_a_symbol_is_collected_while_anyone_wants_it(tmp_path: Path) -> None:
     wanted = WantedFile(tmp_path / "wanted.json")
-    wanted.add("BTCUSDT", USER, session_start=Cursor("j", 3), joining=["binance_spot"])
-    wanted.add("BTCUSDT", "raven_tibs-50052")
-    wanted.add("ETHUSDT", "raven_tibs-50052")
+    wanted.add(BTC, USER, session_start=Cursor("j", 3), joining=["binance_spot"])
+    wanted.add(BTC, "raven_tibs-50052")
+    wanted.add(ETH, "raven_tibs-50052")
+    wanted.add(Instrument("BINANCE_FUTURES", "BTCUSDT"), "raven_tibs-50052")
     wanted.save()
     again = WantedFile(tmp_path / "wanted.json")
-    assert again.symbols["BTCUSDT"].session_start == Cursor("j", 3)
-    assert again.remove("BTCUSDT", "raven_tibs-50052") == [USER]
-    assert again.remove("ETHUSDT", "raven_tibs-50052") == []
-    assert list(again.symbols) == ["BTCUSDT"]
-    again.joined("binance_spot", ["BTCUSDT", "ETHUSDT"])
-    assert WantedFile(tmp_path / "wanted.json").symbols["BTCUSDT"].joining == []
+    assert again.entries[BTC].session_start == Cursor("j", 3)
+    assert again.remove(BTC, "raven_tibs-50052") == [USER]
+    assert again.remove(ETH, "raven_tibs-50052") == []
+    assert list(again.entries) == [BTC, Instrument("BINANCE_FUTURES", "BTCUSDT")]
+    again.joined("binance_spot", [BTC, ETH])
+    assert WantedFile(tmp_path / "wanted.json").entries[BTC].joining == []
 
 
 def test_a_damaged_wanted_file_says_what_to_do(tmp_path: Path) -> None:
@@ -40,6 +44,13 @@ def test_names_of_services() -> None:
     assert resolve("tibs") == "raven_tibs"
     with pytest.raises(InputError, match=r"no service timbar.*did you mean timebar"):
         resolve("timbar")
+
+
+def test_names_of_venues() -> None:
+    assert resolve_venue("spot") == resolve_venue("Binance_Spot") == "BINANCE_SPOT"
+    assert resolve_venue("FUTURES") == "BINANCE_FUTURES"
+    with pytest.raises(InputError, match=r"no venue coinbase.*BINANCE_SPOT, BINANCE_FUTURES"):
+        resolve_venue("coinbase")
 
 
 def test_consumers_come_before_what_they_consume() -> None:
@@ -60,6 +71,21 @@ def test_consumers_come_before_what_they_consume() -> None:
 )
 def test_addresses(address: str, target: str) -> None:
     assert target_from(address, 50051) == target
+
+
+@pytest.mark.parametrize(
+    ("bound", "upstream", "target"),
+    [
+        ("127.0.0.1", "", "127.0.0.1:50052"),
+        ("0.0.0.0", "", "127.0.0.1:50052"),
+        ("10.0.0.2", "", "10.0.0.2:50052"),
+        ("::1", "", "[::1]:50052"),
+        ("127.0.0.1", "10.0.0.2:7000", "10.0.0.2:7000"),
+        ("127.0.0.1", "bars.example", "bars.example:50052"),
+    ],
+)
+def test_where_a_service_is_found(bound: str, upstream: str, target: str) -> None:
+    assert target_of(load(server={"host": bound}, upstream={"raven_tibs": upstream}), "raven_tibs") == target
 
 
 @pytest.mark.parametrize("address", ["http://", "host:port", ":1"])

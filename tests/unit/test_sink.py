@@ -12,13 +12,14 @@ import pytest
 
 from raven.batches.batch import BatchMeta, Cursor
 from raven.batches.schema import TRADE_SCHEMA, to_record_batch
+from raven.batches.selection import Instrument
 from raven.rpc.subscriptions import SubscriptionTable
 from raven.sinks import sink as sinks
 from raven.sinks.delta import DeltaTradeStore
 from raven.sinks.sink import FlushLimits, TradeSink
 from raven.sinks.store import StoreUnavailableError, TradeFlush, WriteResult
 from raven.telemetry import Telemetry
-from tests.unit.samples import trades
+from tests.unit.samples import spot, trades
 
 UPSTREAM = "binance_spot"
 
@@ -40,15 +41,15 @@ class Recorder:
 
     def __init__(self) -> None:
         self.acknowledged: list[Cursor] = []
-        self.joined: list[str] = []
+        self.joined: list[Instrument] = []
 
     async def acknowledge(self, upstream: str, cursor: Cursor) -> None:
         assert upstream == UPSTREAM
         self.acknowledged.append(cursor)
 
-    def note_joined(self, upstream: str, symbols: Sequence[str]) -> None:
+    def note_joined(self, upstream: str, instruments: Sequence[Instrument]) -> None:
         assert upstream == UPSTREAM
-        self.joined.extend(symbols)
+        self.joined.extend(instruments)
 
 
 @asynccontextmanager
@@ -62,7 +63,7 @@ async def sinking(
         telemetry=Telemetry("test"), joined=recorder.note_joined,
     )  # fmt: skip
     sink.acknowledge = recorder.acknowledge
-    sink.want(UPSTREAM, ["BTCUSDT"])
+    sink.want(UPSTREAM, spot("BTCUSDT"))
     run = asyncio.ensure_future(sink.run())
     try:
         yield sink, recorder
@@ -167,11 +168,11 @@ async def test_a_symbol_that_joins_goes_back_and_joins_with_the_next_flush(tmp_p
     async with sinking(tmp_path) as (sink, recorder):
         await feed(sink, range(1, 11))
         await until(recorder, 1)
-        sink.want(UPSTREAM, ["ETHUSDT"])
-        await sink.rewind(UPSTREAM, Cursor("j", 4), ["ETHUSDT"])
+        sink.want(UPSTREAM, spot("ETHUSDT"))
+        await sink.rewind(UPSTREAM, Cursor("j", 4), spot("ETHUSDT"))
         assert sink.position(UPSTREAM) == Cursor("j", 4)
         assert recorder.joined == []
         await feed(sink, range(5, 15))
         await until(recorder, 2)
-        assert recorder.joined == ["ETHUSDT"]
+        assert recorder.joined == spot("ETHUSDT")
     assert stored(tmp_path) == list(range(10, 150))

@@ -28,28 +28,32 @@ SYMBOL_STATE_NOT_WANTED: SymbolState
 SYMBOL_STATE_KEPT: SymbolState
 
 class SymbolResult(_message.Message):
-    __slots__ = ("venue", "symbol", "state", "message", "session_start")
+    __slots__ = ("venue", "symbol", "state", "message", "session_start", "session_end")
     VENUE_FIELD_NUMBER: _ClassVar[int]
     SYMBOL_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     SESSION_START_FIELD_NUMBER: _ClassVar[int]
+    SESSION_END_FIELD_NUMBER: _ClassVar[int]
     venue: str
     symbol: str
     state: SymbolState
     message: str
     session_start: _market_data_pb2.Cursor
-    def __init__(self, venue: _Optional[str] = ..., symbol: _Optional[str] = ..., state: _Optional[_Union[SymbolState, str]] = ..., message: _Optional[str] = ..., session_start: _Optional[_Union[_market_data_pb2.Cursor, _Mapping]] = ...) -> None: ...
+    session_end: _market_data_pb2.Cursor
+    def __init__(self, venue: _Optional[str] = ..., symbol: _Optional[str] = ..., state: _Optional[_Union[SymbolState, str]] = ..., message: _Optional[str] = ..., session_start: _Optional[_Union[_market_data_pb2.Cursor, _Mapping]] = ..., session_end: _Optional[_Union[_market_data_pb2.Cursor, _Mapping]] = ...) -> None: ...
 
 class StartRequest(_message.Message):
-    __slots__ = ("symbols", "requester", "wait_s")
+    __slots__ = ("symbols", "requester", "wait_s", "venue")
     SYMBOLS_FIELD_NUMBER: _ClassVar[int]
     REQUESTER_FIELD_NUMBER: _ClassVar[int]
     WAIT_S_FIELD_NUMBER: _ClassVar[int]
+    VENUE_FIELD_NUMBER: _ClassVar[int]
     symbols: _containers.RepeatedScalarFieldContainer[str]
     requester: str
     wait_s: float
-    def __init__(self, symbols: _Optional[_Iterable[str]] = ..., requester: _Optional[str] = ..., wait_s: _Optional[float] = ...) -> None: ...
+    venue: str
+    def __init__(self, symbols: _Optional[_Iterable[str]] = ..., requester: _Optional[str] = ..., wait_s: _Optional[float] = ..., venue: _Optional[str] = ...) -> None: ...
 
 class StartResponse(_message.Message):
     __slots__ = ("results",)
@@ -58,12 +62,14 @@ class StartResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[SymbolResult, _Mapping]]] = ...) -> None: ...
 
 class StopRequest(_message.Message):
-    __slots__ = ("symbols", "requester")
+    __slots__ = ("symbols", "requester", "venue")
     SYMBOLS_FIELD_NUMBER: _ClassVar[int]
     REQUESTER_FIELD_NUMBER: _ClassVar[int]
+    VENUE_FIELD_NUMBER: _ClassVar[int]
     symbols: _containers.RepeatedScalarFieldContainer[str]
     requester: str
-    def __init__(self, symbols: _Optional[_Iterable[str]] = ..., requester: _Optional[str] = ...) -> None: ...
+    venue: str
+    def __init__(self, symbols: _Optional[_Iterable[str]] = ..., requester: _Optional[str] = ..., venue: _Optional[str] = ...) -> None: ...
 
 class StopResponse(_message.Message):
     __slots__ = ("results",)
@@ -82,7 +88,7 @@ class ListRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Subscription(_message.Message):
-    __slots__ = ("venue", "symbol", "state", "message", "wanted_by", "rows", "last_trade_id", "last_event_us", "last_price", "gaps", "missing_ids", "duplicates", "late")
+    __slots__ = ("venue", "symbol", "state", "message", "wanted_by", "rows", "last_trade_id", "last_event_us", "last_price", "gaps", "missing_ids", "duplicates", "late", "matches", "pattern")
     VENUE_FIELD_NUMBER: _ClassVar[int]
     SYMBOL_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -96,6 +102,8 @@ class Subscription(_message.Message):
     MISSING_IDS_FIELD_NUMBER: _ClassVar[int]
     DUPLICATES_FIELD_NUMBER: _ClassVar[int]
     LATE_FIELD_NUMBER: _ClassVar[int]
+    MATCHES_FIELD_NUMBER: _ClassVar[int]
+    PATTERN_FIELD_NUMBER: _ClassVar[int]
     venue: str
     symbol: str
     state: SymbolState
@@ -109,7 +117,9 @@ class Subscription(_message.Message):
     missing_ids: int
     duplicates: int
     late: int
-    def __init__(self, venue: _Optional[str] = ..., symbol: _Optional[str] = ..., state: _Optional[_Union[SymbolState, str]] = ..., message: _Optional[str] = ..., wanted_by: _Optional[_Iterable[str]] = ..., rows: _Optional[int] = ..., last_trade_id: _Optional[int] = ..., last_event_us: _Optional[int] = ..., last_price: _Optional[float] = ..., gaps: _Optional[int] = ..., missing_ids: _Optional[int] = ..., duplicates: _Optional[int] = ..., late: _Optional[int] = ...) -> None: ...
+    matches: int
+    pattern: str
+    def __init__(self, venue: _Optional[str] = ..., symbol: _Optional[str] = ..., state: _Optional[_Union[SymbolState, str]] = ..., message: _Optional[str] = ..., wanted_by: _Optional[_Iterable[str]] = ..., rows: _Optional[int] = ..., last_trade_id: _Optional[int] = ..., last_event_us: _Optional[int] = ..., last_price: _Optional[float] = ..., gaps: _Optional[int] = ..., missing_ids: _Optional[int] = ..., duplicates: _Optional[int] = ..., late: _Optional[int] = ..., matches: _Optional[int] = ..., pattern: _Optional[str] = ...) -> None: ...
 
 class ListResponse(_message.Message):
     __slots__ = ("subscriptions",)
@@ -118,20 +128,22 @@ class ListResponse(_message.Message):
     def __init__(self, subscriptions: _Optional[_Iterable[_Union[Subscription, _Mapping]]] = ...) -> None: ...
 
 class Link(_message.Message):
-    __slots__ = ("name", "target", "connected", "error", "cursor", "lag_us")
+    __slots__ = ("name", "target", "connected", "error", "cursor", "lag_us", "needed")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
     CONNECTED_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     CURSOR_FIELD_NUMBER: _ClassVar[int]
     LAG_US_FIELD_NUMBER: _ClassVar[int]
+    NEEDED_FIELD_NUMBER: _ClassVar[int]
     name: str
     target: str
     connected: bool
     error: str
     cursor: _market_data_pb2.Cursor
     lag_us: int
-    def __init__(self, name: _Optional[str] = ..., target: _Optional[str] = ..., connected: _Optional[bool] = ..., error: _Optional[str] = ..., cursor: _Optional[_Union[_market_data_pb2.Cursor, _Mapping]] = ..., lag_us: _Optional[int] = ...) -> None: ...
+    needed: bool
+    def __init__(self, name: _Optional[str] = ..., target: _Optional[str] = ..., connected: _Optional[bool] = ..., error: _Optional[str] = ..., cursor: _Optional[_Union[_market_data_pb2.Cursor, _Mapping]] = ..., lag_us: _Optional[int] = ..., needed: _Optional[bool] = ...) -> None: ...
 
 class StatusRequest(_message.Message):
     __slots__ = ()

@@ -29,6 +29,8 @@ EVENTS: Final[Mapping[str, Event]] = {
     "started": Event("info", "The service listens."),
     "restored": Event("info", "It collects again what it collected before the restart."),
     "stopped": Event("info", "It has ended as it was told to."),
+    "no_token": Event("warning", "It listens to other machines without a token; what they may do is limited."),
+    "clear_text": Event("warning", "The token and the data go over the network in clear text."),
     "failed": Event("error", "It cannot run, or not go on, for the reason given; the process ends."),
     "crashed": Event("error", "It ends because of an error nobody foresaw; please report it with its traceback."),
     "uncaught": Event("error", "A part of it failed unexpectedly; please report it with its traceback.", repeats=True),
@@ -40,14 +42,29 @@ EVENTS: Final[Mapping[str, Event]] = {
         "warning", "The connection to the exchange broke or cannot be opened; it is tried again.", repeats=True
     ),
     "exchange_shutdown": Event("warning", "The exchange will close the connection soon."),
+    "exchange_unreachable": Event("warning", "No connection to the exchange can be opened; it is tried again."),
+    "attempts_limited": Event("warning", "As many connections were tried as the exchange allows; the others wait."),
+    "replacement_failed": Event(
+        "warning", "A connection could not be replaced before its end; it stays and it is tried again.", repeats=True
+    ),
+    "region_blocked": Event("warning", "The exchange does not serve this region; its public market data is used."),
     "exchange_refused": Event("error", "The exchange refused a request.", repeats=True),
     "symbols_unchecked": Event(
         "warning", "The exchange could not be asked whether it has the symbols; they are taken.", repeats=True
     ),
+    "symbols_unread": Event("warning", "The exchange's list of symbols could not be read anew; the old one is used."),
+    "symbol_state": Event("warning", "A collected symbol does not trade now: it is halted, in a break or delisted."),
+    "symbol_trades": Event("info", "A collected symbol trades again."),
+    "clock_offset": Event("warning", "The exchange's clock and this machine's are far apart."),
+    "rest_limited": Event("warning", "The exchange wants no request for a while.", repeats=True),
     "stale_unchecked": Event(
         "warning", "A silent connection is opened anew: whether it missed trades could not be asked.", repeats=True
     ),
     "gap": Event("error", "Trades were not received: the ids between `after_id` and `before_id`."),
+    "heal_failed": Event("warning", "Missing trades cannot be fetched yet; it is tried again."),
+    "held_left": Event("info", "Trades that wait for missing ones are left; they are fetched at the next start."),
+    "id_epoch": Event("error", "The exchange numbers the trades of a symbol anew; please check that it is true."),
+    "epoch_unchecked": Event("warning", "Ids of a symbol fell back, and the exchange could not be asked why."),
     "dead_frames": Event("warning", "Messages could not be decoded; they are in the dead-letter file.", repeats=True),
     # upstreams
     "upstream_connected": Event("info", "Following another service.", ends="upstream_lost"),

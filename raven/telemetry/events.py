@@ -29,6 +29,8 @@ EVENTS: Final[Mapping[str, Event]] = {
     "started": Event("info", "The service listens."),
     "restored": Event("info", "It collects again what it collected before the restart."),
     "stopped": Event("info", "It has ended as it was told to."),
+    "no_token": Event("warning", "It listens to other machines without a token; what they may do is limited."),
+    "clear_text": Event("warning", "The token and the data go over the network in clear text."),
     "failed": Event("error", "It cannot run, or not go on, for the reason given; the process ends."),
     "crashed": Event("error", "It ends because of an error nobody foresaw; please report it with its traceback."),
     "uncaught": Event("error", "A part of it failed unexpectedly; please report it with its traceback.", repeats=True),

@@ -9,9 +9,9 @@ import difflib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -30,12 +30,18 @@ class Section(BaseModel):
 
 
 Port = int
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 class ServerSettings(Section):
-    """Where services bind, and the port of each; metrics are served at the port + 1000."""
+    """Where services bind, and the port of each.
+
+    Metrics are served at the port + 1000, to anyone who can connect, so they have an address of their own:
+    `metrics_host`; empty: `host` where that is an address of loopback, else 127.0.0.1.
+    """
 
     host: str = "127.0.0.1"
+    metrics_host: str = ""
     port_binance_spot: Port = Field(50001, ge=1, le=64535)
     port_binance_futures: Port = Field(50002, ge=1, le=64535)
     port_timebar_minutes: Port = Field(50051, ge=1, le=64535)
@@ -53,6 +59,42 @@ class UpstreamSettings(Section):
     raven_tibs: str = ""
     tick_persistence: str = ""
     bar_persistence: str = ""
+
+
+class SecuritySettings(Section):
+    """Who may call a service, and whom its clients trust; see docs/several_machines.md.
+
+    - `token`: what every call but health has to bring, the same on all machines; empty: only this machine is obeyed.
+    - `tls_certificate`, `tls_key`: PEM files of a service's own certificate chain and key; both set: TLS is on.
+    - `tls_ca`: PEM file of the authorities that clients trust; empty: well-known public ones.
+    - `tls_client_certificates`: a service demands of its clients certificates signed by `tls_ca` (mutual TLS).
+    - `max_subscriptions_per_peer`: streams of batches that one address may hold at a service.
+    - `max_concurrent_calls`: calls of all peers that a service has under way, streams included.
+    """
+
+    token: SecretStr = SecretStr("")
+    tls_certificate: str = ""
+    tls_key: str = ""
+    tls_ca: str = ""
+    tls_client_certificates: bool = False
+    max_subscriptions_per_peer: int = Field(256, ge=1)
+    max_concurrent_calls: int = Field(4096, ge=1)
+
+    @field_validator("token")
+    @classmethod
+    def _can_be_sent(cls, token: SecretStr) -> SecretStr:
+        if not all("!" <= character <= "~" for character in token.get_secret_value()):
+            raise ValueError("a token has visible ASCII characters only, no blanks; `raven token` makes one")
+        return token
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if bool(self.tls_certificate) != bool(self.tls_key):
+            given, missing = ("tls_certificate", "tls_key") if self.tls_certificate else ("tls_key", "tls_certificate")
+            raise ValueError(f"{given} is set and {missing} is not: TLS needs both")
+        if self.tls_client_certificates and not (self.tls_certificate and self.tls_ca):
+            raise ValueError("tls_client_certificates needs tls_certificate, tls_key and tls_ca")
+        return self
 
 
 class BinanceSettings(Section):
@@ -103,7 +145,7 @@ class JournalSettings(Section):
 
 
 class TibsSettings(Section):
-    """Parameters of tick imbalance bars, as the flags of `raven_tibs` name them."""
+    """Parameters of tick imbalance bars and sizes of the other bars that trades close, as the flags of `raven_tibs`."""
 
     initial_size: float = 100.0
     initial_p_buy: float = 0.7
@@ -113,6 +155,10 @@ class TibsSettings(Section):
     size_max: float = 1000.0
     min_imbalance: float = 0.0
     max_ticks: int = 0
+    imbalance_bars: bool = True
+    tick_bars: list[int] = []
+    volume_bars: list[float] = []
+    dollar_bars: list[float] = []
 
 
 class TimebarSettings(Section):
@@ -152,10 +198,11 @@ class Settings(BaseSettings):
 
     data: Path = Path("data")
     simulated: bool = False
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: LogLevel = "info"
     checkpoint_s: float = Field(2.0, gt=0)
     server: ServerSettings = ServerSettings()
     upstream: UpstreamSettings = UpstreamSettings()
+    security: SecuritySettings = SecuritySettings()
     binance_spot: BinanceSpotSettings = BinanceSpotSettings()
     binance_futures: BinanceFuturesSettings = BinanceFuturesSettings()
     journal: JournalSettings = JournalSettings()

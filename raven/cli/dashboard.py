@@ -8,6 +8,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import polars as pl
 from rich.console import Group
@@ -20,6 +21,7 @@ from raven.batches.schema import to_frame
 from raven.cli import output
 from raven.clock import now_us
 from raven.errors import UpstreamError
+from raven.rpc.access import Access
 from raven.rpc.client import Client
 from raven.rpc.pb import control_pb2
 
@@ -31,8 +33,8 @@ BARS_SHOWN = 6
 class Dashboard:
     """Asks the services how they are and listens to their bars; `view` renders what is known."""
 
-    def __init__(self, targets: Mapping[str, str], symbols: Sequence[str], title: str) -> None:
-        self._clients = {name: Client(target) for name, target in targets.items()}
+    def __init__(self, targets: Mapping[str, str], access: Access, symbols: Sequence[str], title: str) -> None:
+        self._clients = {name: Client(target, access) for name, target in targets.items()}
         self._symbols = symbols
         self._title = title
         self._status: dict[str, control_pb2.StatusResponse] = {}
@@ -83,7 +85,7 @@ class Dashboard:
             self._bar_counts[name] += 1
             row = (
                 bar["symbol"],
-                bar["spec"] if name == "raven_timebar" else "tib",
+                bar["spec"] if name == "raven_timebar" else bar["spec"].partition("-")[0],
                 f"{bar['open_time']:%H:%M:%S}",
                 f"{bar['close_time']:%H:%M:%S}",
                 *(price(bar[column]) for column in ("open", "high", "low", "close", "vwap")),
@@ -198,10 +200,12 @@ class Dashboard:
         return view
 
 
-def theta_or_buys(bar: Mapping[str, float]) -> str:
-    """What closed a tick imbalance bar, or how many of a time bar's ticks were buys."""
+def theta_or_buys(bar: Mapping[str, Any]) -> str:
+    """The imbalance of a bar that a trade closed, and what it closed at; how many of a time bar's ticks were buys."""
     if "theta" in bar:
-        return f"{bar['theta']:+.0f} / {bar['threshold']:+.1f}"
+        # a size has no sign
+        threshold = f"{bar['threshold']:,g}" if bar["expected_size"] is None else f"{bar['threshold']:+.1f}"
+        return f"{bar['theta']:+.0f} / {threshold}"
     return f"{bar['buy_ticks'] / bar['total_ticks']:.0%}"
 
 

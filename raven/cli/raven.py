@@ -10,11 +10,13 @@ import typer
 
 from raven.cli import output
 from raven.cli.simulate import SIMULATED_PORT, simulate
+from raven.cli.token import token
 from raven.cli.up import up as run_up
 from raven.settings import load, origins
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Raven: trades, bars, and both in your databases.")
 app.command()(simulate)
+app.command()(token)
 
 
 @app.command()

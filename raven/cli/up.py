@@ -20,6 +20,7 @@ from raven.cli.dashboard import Dashboard
 from raven.cli.supervisor import Child, Supervisor, module_command
 from raven.control.plan import SERVICES, port_of, target_of
 from raven.errors import ExchangeError, InputError, RegionBlockedError, UpstreamError
+from raven.rpc.access import Access
 from raven.rpc.client import Client
 from raven.rpc.pb import control_pb2
 from raven.settings import Settings
@@ -106,6 +107,7 @@ async def up(settings: Settings, symbols: Sequence[str], *, simulate: bool | Non
     """Run until SIGINT or SIGTERM; raises RavenError when it cannot begin."""
     for symbol in symbols:
         split_symbol(symbol)  # says what is wrong with it before anything starts
+    access = Access.of(settings)
     ports = {name: port_of(settings, name) for name in SERVICES}
     require_free_ports(settings, ports)
     exchange = await choose_exchange(settings, simulate, port)
@@ -117,14 +119,14 @@ async def up(settings: Settings, symbols: Sequence[str], *, simulate: bool | Non
     supervisor = Supervisor(children(exchange, symbols, data / "logs", port, rate), exchange.environment)
     targets = {name: target_of(settings, name) for name in ports}
     title = "Raven: SIMULATED exchange, not a real market" if exchange.simulated else "Raven: Binance spot"
-    dashboard = Dashboard(targets, symbols, title)
+    dashboard = Dashboard(targets, access, symbols, title)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     tasks = [
         asyncio.ensure_future(supervisor.run()),
         asyncio.ensure_future(dashboard.run()),
-        asyncio.ensure_future(_begin(targets, symbols)),
+        asyncio.ensure_future(_begin(targets, access, symbols)),
     ]
     try:
         await _show(dashboard, supervisor, stop, tasks)
@@ -138,11 +140,11 @@ async def up(settings: Settings, symbols: Sequence[str], *, simulate: bool | Non
         output.console.print("Stopped." if not killed else f"Stopped; had to kill {', '.join(killed)}.")
 
 
-async def _begin(targets: Mapping[str, str], symbols: Sequence[str]) -> None:
+async def _begin(targets: Mapping[str, str], access: Access, symbols: Sequence[str]) -> None:
     """Start collecting into both sinks, which start what they need; raises ExchangeError for refused symbols."""
     for name in SINKS:
         deadline = time.monotonic() + READY_S
-        async with Client(targets[name]) as client:
+        async with Client(targets[name], access) as client:
             while True:
                 try:
                     results = await client.start(symbols)

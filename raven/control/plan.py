@@ -8,6 +8,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from raven.errors import InputError
+from raven.rpc.access import address
 from raven.settings import Settings
 
 WILDCARDS: Final = ("", "0.0.0.0", "::")  # noqa: S104 - addresses that mean every one of this machine
@@ -99,20 +100,21 @@ def port_of(settings: Settings, name: str) -> int:
 def target_of(settings: Settings, name: str) -> str:
     """Where a service is found: `[upstream]`, or this machine at its port."""
     configured: str = getattr(settings.upstream, name, "")
+    if configured:
+        return target_from(configured, port_of(settings, name))
     bound = settings.server.host
-    return configured or f"{'127.0.0.1' if bound in WILDCARDS else bound}:{port_of(settings, name)}"
+    return address("127.0.0.1" if bound in WILDCARDS else bound, port_of(settings, name))
 
 
-def target_from(address: str, default_port: int) -> str:
+def target_from(given: str, default_port: int) -> str:
     """`host:port` of an address given as host, host:port or URL; raises InputError for anything else."""
-    parts = urlsplit(address if "//" in address else f"//{address}")
+    parts = urlsplit(given if "//" in given else f"//{given}")
     try:
         host, port = parts.hostname, parts.port
     except ValueError as error:
         raise InputError(
-            f"{address} is not an address: {error}", hint="give host, host:port or http://host:port"
+            f"{given} is not an address: {error}", hint="give host, host:port or http://host:port"
         ) from error
     if not host:
-        raise InputError(f"{address} is not an address", hint="give host, host:port or http://host:port")
-    shown = f"[{host}]" if ":" in host else host
-    return f"{shown}:{port or default_port}"
+        raise InputError(f"{given} is not an address", hint="give host, host:port or http://host:port")
+    return address(host, port or default_port)

@@ -19,7 +19,8 @@ from raven.batches.batch import Cursor
 from raven.batches.ipc import decode
 from raven.batches.selection import Instrument
 from raven.clock import Backoff, now_us
-from raven.errors import UpstreamError
+from raven.errors import AccessError, UpstreamError
+from raven.rpc.access import Access
 from raven.rpc.client import Begin, Client, UnknownJournalError
 from raven.rpc.consumer import Consumer
 from raven.rpc.cursors import from_message
@@ -46,6 +47,7 @@ class Follower:
         self,
         name: str,
         target: str,
+        access: Access,
         *,
         venue: str = "",
         consumer_name: str,
@@ -61,7 +63,7 @@ class Follower:
         self._consumer_name = consumer_name
         self.consumer = consumer
         self._telemetry = telemetry
-        self._client = Client(target)
+        self._client = Client(target, access)
         self._wanted: set[Instrument] = set()
         self._granted: set[Instrument] = set()
         self._joining: set[Instrument] = set()
@@ -91,12 +93,13 @@ class Follower:
             results = await self._request(instruments)
         except UpstreamError as error:
             self.error = str(error)
+            refused = isinstance(error, AccessError)
             results = [
                 control_pb2.SymbolResult(
                     venue=instrument.venue,
                     symbol=instrument.symbol,
                     state=control_pb2.SYMBOL_STATE_CONNECTING,
-                    message=f"waiting for {self.name} at {self.target}",
+                    message=self.error if refused else f"waiting for {self.name} at {self.target}",
                 )
                 for instrument in instruments
             ]
@@ -169,8 +172,8 @@ class Follower:
                 await self._lost(error, backoff)
 
     async def _lost(self, error: UpstreamError, backoff: Backoff) -> None:
+        self._telemetry.warning("upstream_lost", str(error), upstream=self.name)
         if self.connected or not self.error:
-            self._telemetry.warning("upstream_lost", str(error), upstream=self.name)
             self._telemetry.add("reconnects", peer=self.name)
         self.connected = False
         self.error = str(error)
@@ -194,9 +197,12 @@ class Follower:
                     self._telemetry.info("upstream_connected", f"following {self.name} at {self.target}", after=cursor)
                 if payload is None:
                     self.lag_us = 0
+                    self._telemetry.set("lag_us", 0, upstream=self.name)
                     continue
                 batch, meta = decode(payload)
                 self.lag_us = max(0, now_us() - meta.appended_us)
+                self._telemetry.set("lag_us", self.lag_us, upstream=self.name)
+                self._telemetry.add("bytes", len(payload), upstream=self.name)
                 await self.consumer.take(self.name, batch, meta)
                 if self._ending:
                     await self._leave_ended()

@@ -19,6 +19,7 @@ from typing import Any
 import polars as pl
 
 from raven.control.plan import SERVICES
+from raven.rpc.access import Access
 from raven.rpc.client import Client
 from raven.rpc.pb import control_pb2
 
@@ -116,7 +117,7 @@ class Cluster:
 
     def status(self, name: str) -> control_pb2.StatusResponse:
         async def ask() -> control_pb2.StatusResponse:
-            async with Client(f"127.0.0.1:{self.ports[name]}") as client:
+            async with Client(f"127.0.0.1:{self.ports[name]}", Access()) as client:
                 return await client.status()
 
         return asyncio.run(ask())

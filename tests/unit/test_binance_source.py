@@ -5,78 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 import resource
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-import polars as pl
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
-from raven.batches.batch import BatchMeta, Gap
-from raven.batches.ipc import decode
-from raven.batches.schema import to_frame
+from raven.batches.batch import Gap
 from raven.errors import JournalError
 from raven.journal import Journal
 from raven.rpc.hub import Hub
-from raven.settings import BinanceSettings
 from raven.sources.binance.protocol import SPOT
-from raven.sources.binance.source import BinanceSource, trade_stream
+from raven.sources.binance.source import BinanceSource
 from raven.sources.binance.watermark import Watermark
 from raven.sources.simulated.build import build_market
 from raven.sources.simulated.exchange import SimulatedExchange
 from raven.telemetry import Telemetry
-
-STREAM_SCHEMA = trade_stream("BINANCE_SPOT")
-NOWHERE = "http://127.0.0.1:1"
-
-Serve = Callable[[ServerConnection], Awaitable[None]]
-
-
-def settings(ws_url: str, rest_url: str = NOWHERE, **changes: float) -> BinanceSettings:
-    """Small batches; nothing is waited for long, unless asked for, since most servers here have no REST."""
-    values = {"batch_max_rows": 500, "batch_max_age_ms": 10, "connect_timeout_s": 5.0, "hold_max_s": 0.1, **changes}
-    return BinanceSettings.model_validate({"websocket_url": ws_url, "rest_url": rest_url, **values})
-
-
-@asynccontextmanager
-async def collecting(
-    folder: Path, ws_url: str, rest_url: str = NOWHERE, **changes: float
-) -> AsyncIterator[BinanceSource]:
-    with Journal.open(folder, STREAM_SCHEMA) as journal:
-        source = BinanceSource(
-            Hub(journal), settings(ws_url, rest_url, **changes), SPOT, folder=folder, telemetry=Telemetry("test")
-        )
-        run = asyncio.ensure_future(source.run())
-        try:
-            yield source
-        finally:
-            run.cancel()
-            await asyncio.gather(run, return_exceptions=True)
-            await source.close()
-
-
-def recorded(folder: Path) -> tuple[pl.DataFrame, list[BatchMeta]]:
-    with Journal.open(folder, STREAM_SCHEMA) as journal:
-        entries = list(journal.read())
-    frames = [to_frame(decode(entry.payload)[0]) for entry in entries]
-    return pl.concat(frames), [entry.meta for entry in entries]
-
-
-async def until(condition: Callable[[], bool], timeout_s: float = 15) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.02)
-
-
-def rows_of(source: BinanceSource) -> int:
-    return source._telemetry.totals.get("rows", 0)
-
-
-def begin(source: BinanceSource, symbol: str) -> None:
-    """Begin a session."""
-    source.want({symbol: source.last_id(symbol)})
+from tests.unit.collecting import SPOT_STREAM, begin, collecting, recorded, rows_of, serving, settings, until
 
 
 def trade(number: int, symbol: str = "BTCUSDT", *, time_us: int = 1_760_000_000_000_000) -> str:
@@ -91,20 +36,6 @@ def trade(number: int, symbol: str = "BTCUSDT", *, time_us: int = 1_760_000_000_
         "m": number % 2 == 0,
     }
     return json.dumps({"stream": f"{symbol.lower()}@trade", "data": data})
-
-
-@asynccontextmanager
-async def serving(script: Serve) -> AsyncIterator[str]:
-    """A WebSocket server that runs `script` on each connection after it acknowledged the subscription."""
-
-    async def handle(socket: ServerConnection) -> None:
-        request = json.loads(await socket.recv())
-        await socket.send(json.dumps({"result": None, "id": request["id"]}))
-        await script(socket)
-
-    async with serve(handle, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        yield f"ws://127.0.0.1:{port}"
 
 
 async def test_nothing_is_collected_until_asked_for_and_only_that(tmp_path: Path) -> None:
@@ -329,7 +260,7 @@ async def test_a_full_disk_stops_the_source_and_leaves_no_hole(tmp_path: Path) -
     async with serving(script) as url:
         resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))  # no file may grow beyond it: a real refusal
         try:
-            with Journal.open(tmp_path, STREAM_SCHEMA) as journal:
+            with Journal.open(tmp_path, SPOT_STREAM) as journal:
                 source = BinanceSource(
                     Hub(journal), settings(url, batch_max_age_ms=1), SPOT, folder=tmp_path, telemetry=Telemetry("test")
                 )

@@ -39,8 +39,16 @@ EVENTS: Final[Mapping[str, Event]] = {
     "exchange_lost": Event(
         "warning", "The connection to the exchange broke or cannot be opened; it is tried again.", repeats=True
     ),
-    "exchange_shutdown": Event("warning", "The exchange will close the connection soon."),
-    "exchange_refused": Event("error", "The exchange refused a request.", repeats=True),
+    "exchange_shutdown": Event("warning", "The exchange will close the connection soon; another takes its place."),
+    "replacement_failed": Event(
+        "warning", "The connection that was to take the place of one before its end cannot be opened.", repeats=True
+    ),
+    "attempts_limited": Event(
+        "warning", "As many connections were tried as the exchange allows in a time; the others wait.", repeats=True
+    ),
+    "region_blocked": Event("warning", "The exchange does not serve this region; its public data address is used."),
+    "exchange_refused": Event("error", "The exchange refuses the stream of a symbol; it is asked again.", repeats=True),
+    "rest_limited": Event("warning", "The exchange takes no requests for a time; all of them wait.", repeats=True),
     "symbols_unchecked": Event(
         "warning", "The exchange could not be asked whether it has the symbols; they are taken.", repeats=True
     ),

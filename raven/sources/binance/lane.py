@@ -147,8 +147,10 @@ class Lane:
         reason = endpoint.explain(failure, connection.url)
         if self.is_connected:
             telemetry.warning("replacement_failed", f"{reason}; the connection before it stays")
-        else:
+        elif connection.was_open:
             telemetry.warning("exchange_lost", reason, connection=connection.number, symbols=len(self.symbols))
+        else:
+            telemetry.warning("exchange_unreachable", reason)
         self._failure = reason
 
 

@@ -110,7 +110,7 @@ class BinanceSettings(Section):
 
     websocket_url: str
     rest_url: str
-    proxy: str = ""
+    proxy: SecretStr = SecretStr("")
     batch_max_rows: int = Field(8192, ge=1, le=1_000_000)
     batch_max_age_ms: int = Field(25, ge=0, le=10_000)
     stale_s: float = Field(60.0, gt=0)

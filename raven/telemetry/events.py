@@ -66,9 +66,6 @@ EVENTS: Final[Mapping[str, Event]] = {
     "id_epoch": Event("error", "The exchange numbers the trades of a symbol anew; it goes on with the new ids."),
     "gap": Event("error", "Trades were not received: the ids between `after_id` and `before_id`."),
     "dead_frames": Event("warning", "Messages could not be decoded; they are in the dead-letter file.", repeats=True),
-    # other machines
-    "no_token": Event("warning", "Other machines can connect and no token is set: they can read, and no more."),
-    "clear_text": Event("warning", "The token and the data go to other machines in clear text: TLS is off."),
     # upstreams
     "upstream_connected": Event("info", "Following another service.", ends="upstream_lost"),
     "upstream_lost": Event(

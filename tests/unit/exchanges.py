@@ -159,7 +159,7 @@ class Taker:
 
     @asynccontextmanager
     async def running(self, symbols: Iterable[str] = ()) -> AsyncIterator[Taker]:
-        tasks = [asyncio.ensure_future(self.feed.run()), asyncio.ensure_future(self._take())]
+        tasks = [asyncio.ensure_future(self.feed.run()), asyncio.ensure_future(self.take())]
         self.feed.want(symbols)
         try:
             yield self
@@ -169,7 +169,7 @@ class Taker:
             done = await asyncio.gather(*tasks, return_exceptions=True)
             assert all(isinstance(error, asyncio.CancelledError) for error in done), done
 
-    async def _take(self) -> None:
+    async def take(self) -> None:
         while True:
             await self.feed.arrived.wait()
             await asyncio.sleep(0.005)

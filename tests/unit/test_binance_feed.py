@@ -226,6 +226,25 @@ async def test_a_silent_connection_is_opened_anew_only_when_trades_are_missing()
             assert exchange.seen[2].streams == {"ausdt@trade"}
 
 
+async def test_what_nobody_foresaw_ends_the_feed_instead_of_going_round() -> None:
+    async def is_behind(_: Sequence[str]) -> bool:
+        raise RuntimeError("a bug")
+
+    async with Exchange().running() as exchange:
+        exchange.trading = False
+        taker = Taker(spot(exchange.url, stale_s=0.4), is_behind=is_behind)
+        taker.feed.want(["BTCUSDT"])
+        drain = asyncio.ensure_future(taker.take())
+        try:
+            with pytest.raises(ExceptionGroup) as raised:
+                await asyncio.wait_for(taker.feed.run(), 10)
+        finally:
+            drain.cancel()
+            await asyncio.gather(drain, return_exceptions=True)
+        assert raised.group_contains(RuntimeError, match="a bug")
+        assert len(exchange.handshakes) == 1
+
+
 async def test_receivers_of_all_connections_pause_while_too_much_is_pending(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "MAX_PENDING_FRAMES", 300)
     monkeypatch.setattr(connection, "YIELD_EVERY_FRAMES", 10)

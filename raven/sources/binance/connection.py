@@ -106,7 +106,7 @@ class Connection:
         self._messages = SlidingWindow(shared.protocol.max_messages_per_s - MESSAGES_LEFT, MESSAGES_PERIOD_S)
         self._pending: tuple[int, asyncio.Future[str]] | None = None
         self._has_flowed = False
-        self._received = 0
+        self._is_quiet = False
         self.task = asyncio.ensure_future(self._run())
 
     def want(self, symbols: Iterable[str]) -> None:
@@ -161,13 +161,15 @@ class Connection:
 
     async def _receive(self, socket: ClientConnection) -> None:
         inbox, number, now_ns, monotonic_ns = self._shared.inbox, self.number, time.time_ns, time.monotonic_ns
-        frames, arrived = inbox.frames, inbox.arrived
+        frames, arrived, until_yield = inbox.frames, inbox.arrived, YIELD_EVERY_FRAMES
         while True:
             frame = await socket.recv(decode=False)
             frames.add((frame, now_ns(), number), monotonic_ns())
             arrived.set()
-            self._received += 1
-            if not self._received % YIELD_EVERY_FRAMES:
+            self._is_quiet = False
+            until_yield -= 1
+            if not until_yield:
+                until_yield = YIELD_EVERY_FRAMES
                 await asyncio.sleep(0)  # a full socket never waits, and others must run
                 await inbox.room()
 
@@ -233,11 +235,12 @@ class Connection:
         A connection that is dead altogether is found by the library's pings; a quiet market is no fault.
         """
         stale_s = self._shared.settings.stale_s
-        seen, quiet_since = self._received, time.monotonic()
+        quiet_since = time.monotonic()
         while True:
+            self._is_quiet = True
             await asyncio.sleep(min(1.0, stale_s / 4))
-            if self._received != seen or not self.acknowledged or self._shared.inbox.is_full:
-                seen, quiet_since = self._received, time.monotonic()
+            if not self._is_quiet or not self.acknowledged or self._shared.inbox.is_full:
+                quiet_since = time.monotonic()
             elif time.monotonic() - quiet_since > stale_s:
                 if await self._shared.is_behind(sorted(self.acknowledged)):
                     raise ExchangeError(f"sent no frame for {stale_s:g} s although it has traded")

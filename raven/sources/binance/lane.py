@@ -74,6 +74,8 @@ class Lane:
                 if connection.ready.is_set():
                     backoff.reset()
                     await self._until_due(connection)
+                if connection.task.done():
+                    connection.task.result()  # what nobody foresaw ends the service
                 failure = connection.failure
                 if failure is None or (failure.kind is Kind.BLOCKED and connection.url != self._shared.endpoint.url):
                     continue  # due, or there is another address to try

@@ -20,6 +20,9 @@ SIMULATED_PORT = 9443
 
 def simulate(
     play: Annotated[list[Path] | None, typer.Option("--play", help="A recording to play; repeat for several.")] = None,
+    venue: Annotated[
+        str, typer.Option(help="spot, futures (or BINANCE_SPOT, BINANCE_FUTURES), or both on one port.")
+    ] = "spot",
     symbol: Annotated[list[str] | None, typer.Option("--symbol", "-s", help="Symbols of a generated market.")] = None,
     port: Annotated[int, typer.Option(help="Port of WebSocket and REST.")] = SIMULATED_PORT,
     seed: Annotated[int, typer.Option(help="Seed of a generated market.")] = 1,
@@ -33,11 +36,18 @@ def simulate(
     now_times: Annotated[bool, typer.Option("--now-times", help="Stamp trades with the time they are sent.")] = False,
 ) -> None:
     """Serve a simulated exchange on this machine: a recording, or a generated market."""
-    from raven.sources.simulated.build import build_market  # noqa: PLC0415
-    from raven.sources.simulated.exchange import ExchangeOptions, SimulatedExchange  # noqa: PLC0415
+    from raven.sources.simulated.build import build_market, find_venues  # noqa: PLC0415
+    from raven.sources.simulated.exchange import SimulatedExchange  # noqa: PLC0415
+    from raven.sources.simulated.served import ExchangeOptions  # noqa: PLC0415
 
-    market = build_market(play, symbols=symbol, seed=seed, rate=rate, speed=parse_speed(speed))
-    asyncio.run(_serve(SimulatedExchange(market, "127.0.0.1", port, ExchangeOptions(now_times=now_times))))
+    venues = find_venues(venue)
+    if play and len(venues) > 1:
+        raise InputError("a recording is of one venue", hint="give --venue spot or --venue futures")
+    (first, market), *beside = [
+        (found, build_market(play, symbols=symbol, seed=seed, rate=rate, speed=parse_speed(speed))) for found in venues
+    ]
+    options = ExchangeOptions(now_times=now_times)
+    asyncio.run(_serve(SimulatedExchange(market, "127.0.0.1", port, options, venue=first, beside=beside)))
 
 
 def parse_speed(speed: str) -> float | None:

@@ -4,11 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from raven.errors import InputError
 from raven.sources.simulated.generated import GeneratedMarket
 from raven.sources.simulated.market import Market
 from raven.sources.simulated.recorded import RecordedMarket
+from raven.sources.simulated.venue import FUTURES, SPOT, Venue
+
+_VENUES: Final = {
+    **dict.fromkeys(("spot", "binance_spot"), (SPOT,)),
+    **dict.fromkeys(("futures", "binance_futures"), (FUTURES,)),
+    "both": (SPOT, FUTURES),
+}
+
+
+def find_venues(name: str) -> tuple[Venue, ...]:
+    """The venues that `name` stands for; raises InputError when it is none."""
+    found = _VENUES.get(name.lower())
+    if found is None:
+        raise InputError(f"{name} is no venue", hint=f"one of {', '.join(_VENUES)}")
+    return found
 
 
 def build_market(

@@ -1,21 +1,17 @@
-"""The simulated exchange: one local port that speaks a venue's WebSocket and REST."""
+"""The simulated exchange: one local port that speaks WebSocket and REST of one venue, or of both."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
-from aiohttp import WSCloseCode, web
+from aiohttp import web
 
 from raven.errors import InputError
-from raven.sources.simulated.connection import Connection
-from raven.sources.simulated.frames import Style
 from raven.sources.simulated.market import Market
-from raven.sources.simulated.player import Player
-from raven.sources.simulated.rest import Rest
+from raven.sources.simulated.served import ExchangeOptions, ServedVenue
 from raven.sources.simulated.venue import SPOT, Venue
 
 _LOG: Final = logging.getLogger("raven.simulated")
@@ -24,22 +20,11 @@ DEFAULT_PORT: Final = 9443
 _LONGEST_URL_BYTES: Final = 1 << 16  # 1,024 streams fit into one
 
 
-@dataclass(frozen=True, slots=True)
-class ExchangeOptions:
-    """How the exchange behaves beside its market.
-
-    `now_times` stamps every frame with the wall-clock time it is sent at, so that latency can be measured (REST keeps
-    the market's own times). `ping_interval_s` replaces the venue's.
-    """
-
-    now_times: bool = False
-    ping_interval_s: float | None = None
-
-
 class SimulatedExchange:
-    """`market`, served as `venue` on `host`:`port` (0: any free port).
+    """`market`, served as `venue` on `host`:`port` (0: any free port), and the markets of other venues `beside` it.
 
-    Clients that know the venue can use it: `ws_url` and `rest_url` stand in for its endpoints.
+    Clients that know the venue can use it: `ws_url` and `rest_url` stand in for its endpoints. Venues share the port,
+    for their paths differ; where they do not (what the futures' old root was is spot's), the first venue has it.
     """
 
     def __init__(
@@ -50,17 +35,14 @@ class SimulatedExchange:
         options: ExchangeOptions | None = None,
         *,
         venue: Venue = SPOT,
+        beside: Sequence[tuple[Venue, Market]] = (),
     ) -> None:
-        self._market = market
+        self._markets = ((venue, market), *beside)
         self._host = host
         self._port = port
         self._options = options or ExchangeOptions()
-        self._venue = venue
-        self._streams = {
-            f"{symbol.lower()}@{kind}": (kind, symbol) for symbol in market.listings for kind in venue.streams
-        }
-        self._player: Player | None = None
-        self._play: asyncio.Task[None] | None = None
+        self._served: list[ServedVenue] = []
+        self._plays: list[asyncio.Task[None]] = []
         self._runner: web.AppRunner | None = None
 
     @property
@@ -75,13 +57,12 @@ class SimulatedExchange:
 
     async def start(self) -> None:
         """Listen, and begin the play; raises InputError when the port cannot be had."""
-        player = Player(self._market, self._venue, now_times=self._options.now_times)
+        served = [ServedVenue(venue, market, self._options) for venue, market in self._markets]
         app = web.Application()
-        app.add_routes(Rest(self._venue, self._market, player).routes())
-        raw, combined = self._venue.raw_path, self._venue.combined_path
-        app.add_routes(
-            [web.get(raw, self._raw), web.get(f"{raw}/{{streams:.*}}", self._raw), web.get(combined, self._combined)]
-        )
+        routes: dict[str, web.RouteDef] = {}
+        for route in (route for one in served for route in one.routes()):
+            routes.setdefault(route.path, route)
+        app.add_routes(routes.values())
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, max_line_size=_LONGEST_URL_BYTES)
         await runner.setup()
         try:
@@ -93,59 +74,31 @@ class SimulatedExchange:
                 hint="give it another port",
             ) from error
         self._port = runner.addresses[0][1]
-        self._runner, self._player = runner, player
-        self._play = asyncio.create_task(player.run())
-        self._play.add_done_callback(_report)
+        self._runner, self._served = runner, served
+        self._plays = [asyncio.create_task(one.player.run()) for one in served]
+        for play in self._plays:
+            play.add_done_callback(_report)
 
     async def finished(self) -> None:
         """Wait until the recording has been played to its end; a generated market has none.
 
         The exchange goes on serving what was played. Raises what broke the play, should something have.
         """
-        assert self._play is not None, "start() first"
-        await asyncio.shield(self._play)
+        assert self._plays, "start() first"
+        await asyncio.gather(*(asyncio.shield(play) for play in self._plays))
 
     async def stop(self) -> None:
         """Close all connections and stop listening."""
-        if self._play is None or self._player is None or self._runner is None:
+        if self._runner is None:
             return
-        self._play.cancel()
-        await asyncio.gather(
-            asyncio.wait([self._play]),
-            *(c.close(WSCloseCode.GOING_AWAY, "the exchange stops") for c in list(self._player.connections)),
-        )
+        for play in self._plays:
+            play.cancel()
+        await asyncio.gather(asyncio.wait(self._plays), *(one.close() for one in self._served))
         await self._runner.cleanup()
 
     @property
     def _address(self) -> str:
         return f"[{self._host}]:{self._port}" if ":" in self._host else f"{self._host}:{self._port}"
-
-    async def _raw(self, request: web.Request) -> web.StreamResponse:
-        return await self._serve(request, request.match_info.get("streams", "").split("/"), combined=False)
-
-    async def _combined(self, request: web.Request) -> web.StreamResponse:
-        return await self._serve(request, request.query.get("streams", "").split("/"), combined=True)
-
-    async def _serve(self, request: web.Request, names: Sequence[str], *, combined: bool) -> web.StreamResponse:
-        assert self._player is not None
-        player = self._player
-        streams = [name for name in dict.fromkeys(names) if name]
-        if len(streams) > self._venue.max_streams:
-            return web.Response(status=400, text=f"more than {self._venue.max_streams} streams")
-        ping_interval_s = self._options.ping_interval_s
-        connection = Connection(
-            self._venue,
-            self._streams,
-            Style(combined=combined, micros=request.query.get("timeUnit", "").upper() == "MICROSECOND"),
-            ping_interval_s=self._venue.ping_interval_s if ping_interval_s is None else ping_interval_s,
-            on_change=player.readers_changed,
-        )
-        player.connections.add(connection)
-        try:
-            return await connection.serve(request, streams)
-        finally:
-            player.connections.discard(connection)
-            player.readers_changed()
 
 
 def _report(play: asyncio.Task[None]) -> None:

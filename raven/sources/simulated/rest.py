@@ -16,13 +16,12 @@ from aiohttp import web
 
 from raven.sources.simulated import klines
 from raven.sources.simulated.frames import texts
-from raven.sources.simulated.market import Listing, Market, is_legal
+from raven.sources.simulated.market import Market, is_legal
 from raven.sources.simulated.player import Player
 from raven.sources.simulated.venue import Endpoint, Reply, Venue
 
 Query: TypeAlias = Mapping[str, str]
 
-_DEFAULT_ROWS: Final = 500
 _PART_ROWS: Final = 500_000
 _MOST_KLINE_TRADES: Final = 50_000_000
 _FIRST_MICROSECONDS: Final = 10**15
@@ -54,9 +53,9 @@ class Rest:
 
     def _handler(self, endpoint: Endpoint) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def handle(request: web.Request) -> web.Response:
-            headers = {"X-MBX-USED-WEIGHT-1M": str(self._used_weight(endpoint.weight))}
+            headers = {"X-MBX-USED-WEIGHT-1M": str(self._used_weight(_weight(endpoint, request.query)))}
             headers["X-MBX-USED-WEIGHT"] = headers["X-MBX-USED-WEIGHT-1M"]
-            micros = request.headers.get("X-MBX-TIME-UNIT", "").upper() == "MICROSECOND"
+            micros = self._venue.has_micros and request.headers.get("X-MBX-TIME-UNIT", "").upper() == "MICROSECOND"
             try:
                 text = await self._text(endpoint, request.query, micros=micros)
             except RequestError as error:
@@ -83,21 +82,21 @@ class Rest:
             case Reply.EXCHANGE_INFO:
                 return json.dumps(self._exchange_info(query, micros=micros), ensure_ascii=False)
             case Reply.KLINES:
-                return await asyncio.to_thread(self._klines, query, micros=micros)
+                return await asyncio.to_thread(self._klines, endpoint, query, micros=micros)
             case Reply.RECENT_TRADES | Reply.TRADES_BY_ID | Reply.TRADES_BY_ID_OR_TIME:
-                trades = self._trades(endpoint.reply, query)
+                trades = self._trades(endpoint, query)
                 return _array(trades.select(texts(endpoint.template, micros=micros)).to_series())
 
     def _time(self, *, micros: bool) -> int:
         time_us = self._player.server_time_us()
         return time_us if micros else time_us // 1_000
 
-    def _trades(self, reply: Reply, query: Query) -> pl.DataFrame:
+    def _trades(self, endpoint: Endpoint, query: Query) -> pl.DataFrame:
         symbol = self._symbol(query)
-        limit = self._limit(query)
-        first_id = None if reply is Reply.RECENT_TRADES else _number(query, "fromId")
+        limit = _rows(endpoint, query)
+        first_id = None if endpoint.reply is Reply.RECENT_TRADES else _number(query, "fromId")
         stop_id = self._player.last_id(symbol) + 1
-        if reply is Reply.TRADES_BY_ID_OR_TIME:
+        if endpoint.reply is Reply.TRADES_BY_ID_OR_TIME:
             start_us, end_us = _time_us(query, "startTime"), _time_us(query, "endTime")
             if first_id is not None and (start_us is not None or end_us is not None):
                 raise RequestError(-1128, "Combination of optional parameters invalid.")
@@ -109,12 +108,12 @@ class Rest:
             return self._market.trades(symbol, 0, stop_id, tail=limit)
         return self._market.trades(symbol, first_id, stop_id, head=limit)
 
-    def _klines(self, query: Query, *, micros: bool) -> str:
+    def _klines(self, endpoint: Endpoint, query: Query, *, micros: bool) -> str:
         symbol = self._symbol(query)
         interval = _sent(query, "interval")
         if interval not in klines.INTERVALS:
             raise RequestError(-1120, "Invalid interval.")
-        limit = self._limit(query)
+        limit = _rows(endpoint, query)
         start_us, end_us = _time_us(query, "startTime"), _time_us(query, "endTime")
         stop_id = self._player.last_id(symbol) + 1
         very_first = self._market.trades(symbol, 0, stop_id, head=1)
@@ -156,7 +155,10 @@ class Rest:
                 }
             ],
             "exchangeFilters": [],
-            "symbols": [_symbol_info(self._market.listings[symbol]) for symbol in self._asked_for(query)],
+            "symbols": [
+                self._venue.describe(self._market.listings[symbol], "TRADING") for symbol in self._asked_for(query)
+            ],
+            **self._venue.info,
         }
 
     def _asked_for(self, query: Query) -> list[str]:
@@ -183,12 +185,6 @@ class Rest:
             raise RequestError(-1121, "Invalid symbol.")
         return symbol
 
-    def _limit(self, query: Query) -> int:
-        limit = _number(query, "limit")
-        if limit == 0:
-            raise RequestError(-1130, "Data sent for parameter 'limit' is not valid.")
-        return _DEFAULT_ROWS if limit is None else min(limit, self._venue.max_rows)
-
 
 def _sent(query: Query, name: str) -> str:
     value = query.get(name, "")
@@ -206,6 +202,20 @@ def _number(query: Query, name: str) -> int | None:
     return int(value)
 
 
+def _weight(endpoint: Endpoint, query: Query) -> int:
+    limit = query.get("limit", "")
+    rows = int(limit) if limit.isdecimal() else endpoint.default_rows
+    return max((weight for from_rows, weight in endpoint.dearer if rows >= from_rows), default=endpoint.weight)
+
+
+def _rows(endpoint: Endpoint, query: Query) -> int:
+    """How many rows are wanted at most."""
+    limit = _number(query, "limit")
+    if limit == 0:
+        raise RequestError(-1130, "Data sent for parameter 'limit' is not valid.")
+    return endpoint.default_rows if limit is None else min(limit, endpoint.max_rows)
+
+
 def _time_us(query: Query, name: str) -> int | None:
     """A time parameter, which may be in milliseconds or microseconds."""
     value = _number(query, name)
@@ -218,30 +228,3 @@ def _illegal(name: str, legal: str) -> RequestError:
 
 def _array(items: pl.Series) -> str:
     return f"[{','.join(items)}]"
-
-
-def _symbol_info(listing: Listing) -> dict[str, Any]:
-    tick, lot = (f"{10.0**-decimals:.8f}" for decimals in (listing.price_decimals, listing.quantity_decimals))
-    return {
-        "symbol": listing.symbol,
-        "status": "TRADING",
-        "baseAsset": listing.base_asset,
-        "baseAssetPrecision": 8,
-        "quoteAsset": listing.quote_asset,
-        "quotePrecision": 8,
-        "quoteAssetPrecision": 8,
-        "baseCommissionPrecision": 8,
-        "quoteCommissionPrecision": 8,
-        "orderTypes": ["LIMIT", "LIMIT_MAKER", "MARKET"],
-        "icebergAllowed": True,
-        "ocoAllowed": True,
-        "quoteOrderQtyMarketAllowed": True,
-        "isSpotTradingAllowed": True,
-        "isMarginTradingAllowed": False,
-        "filters": [
-            {"filterType": "PRICE_FILTER", "minPrice": tick, "maxPrice": "1000000.00000000", "tickSize": tick},
-            {"filterType": "LOT_SIZE", "minQty": lot, "maxQty": "9000000.00000000", "stepSize": lot},
-        ],
-        "permissions": ["SPOT"],
-        "permissionSets": [["SPOT"]],
-    }

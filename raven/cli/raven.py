@@ -9,12 +9,14 @@ from typing import Annotated
 import typer
 
 from raven.cli import output
+from raven.cli.config import config
 from raven.cli.simulate import SIMULATED_PORT, simulate
 from raven.cli.up import up as run_up
-from raven.settings import load, origins
+from raven.settings import load
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Raven: trades, bars, and both in your databases.")
 app.command()(simulate)
+app.command()(config)
 
 
 @app.command()
@@ -32,20 +34,6 @@ def up(
     """Run every service on this machine and show trades and bars until Ctrl-C."""
     symbols = [entry.upper() for entry in symbol or ["BTCUSDT", "ETHUSDT"]]
     asyncio.run(run_up(load(), symbols, simulate=simulate, port=simulated_port, rate=rate))
-
-
-@app.command()
-def config(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Print the settings in force and where each comes from; secrets are hidden."""
-    found = origins()
-    if json:
-        output.print_json([entry._asdict() for entry in found])
-        return
-    rows = [
-        [entry.key, str(entry.value), "[dim]default[/]" if entry.source == "default" else entry.source]
-        for entry in found
-    ]
-    output.table("Settings", ("key", "value", "from"), rows)
 
 
 @app.command("import")

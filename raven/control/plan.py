@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
 
 from raven.errors import InputError
 from raven.settings import Settings
+from raven.settings.addresses import parse_address
 
 WILDCARDS: Final = ("", "0.0.0.0", "::")  # noqa: S104 - addresses that mean every one of this machine
 
@@ -99,20 +99,20 @@ def port_of(settings: Settings, name: str) -> int:
 def target_of(settings: Settings, name: str) -> str:
     """Where a service is found: `[upstream]`, or this machine at its port."""
     configured: str = getattr(settings.upstream, name, "")
+    if configured:
+        return target_from(configured, port_of(settings, name))
     bound = settings.server.host
-    return configured or f"{'127.0.0.1' if bound in WILDCARDS else bound}:{port_of(settings, name)}"
+    return _target("127.0.0.1" if bound in WILDCARDS else bound, port_of(settings, name))
 
 
 def target_from(address: str, default_port: int) -> str:
     """`host:port` of an address given as host, host:port or URL; raises InputError for anything else."""
-    parts = urlsplit(address if "//" in address else f"//{address}")
     try:
-        host, port = parts.hostname, parts.port
+        host, port = parse_address(address)
     except ValueError as error:
-        raise InputError(
-            f"{address} is not an address: {error}", hint="give host, host:port or http://host:port"
-        ) from error
-    if not host:
-        raise InputError(f"{address} is not an address", hint="give host, host:port or http://host:port")
-    shown = f"[{host}]" if ":" in host else host
-    return f"{shown}:{port or default_port}"
+        raise InputError(str(error)) from error
+    return _target(host, port if port is not None else default_port)
+
+
+def _target(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -25,15 +25,14 @@ from raven.journal import Journal, JournalOptions
 from raven.rpc.follower import Consumer, Follower
 from raven.rpc.hub import Hub
 from raven.rpc.server import Server
-from raven.settings import Settings, load
+from raven.settings import MAX_PORT, METRICS_PORT_OFFSET, Settings, load
 from raven.telemetry import Telemetry, set_up_logging
 
 RETENTION_EVERY_S = 10.0
-METRICS_PORT_OFFSET = 1000
 
 HostOption = Annotated[str | None, typer.Option(help="Address to bind.")]
 PortOption = Annotated[
-    int | None, typer.Option(help="gRPC port; metrics at port + 1000.", min=1, max=65535 - METRICS_PORT_OFFSET)
+    int | None, typer.Option(help="gRPC port; metrics at port + 1000.", min=1, max=MAX_PORT - METRICS_PORT_OFFSET)
 ]
 
 

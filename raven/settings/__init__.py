@@ -1,0 +1,45 @@
+"""Settings: defaults, then `{RUN_MODE}.toml`, then `local.toml`, then `RAVEN__SECTION__KEY`; later ones win.
+
+The TOML files are looked for in the working directory. An unknown key is an error that names the nearest one.
+"""
+
+from raven.settings.loading import Origin, load, nearest, origins
+from raven.settings.sections import (
+    MAX_PORT,
+    METRICS_PORT_OFFSET,
+    BinanceFuturesSettings,
+    BinanceSettings,
+    BinanceSpotSettings,
+    DeltaSettings,
+    InfluxSettings,
+    JournalSettings,
+    Section,
+    ServerSettings,
+    Settings,
+    TibsSettings,
+    TimebarSettings,
+    TimescaleSettings,
+    UpstreamSettings,
+)
+
+__all__ = [
+    "MAX_PORT",
+    "METRICS_PORT_OFFSET",
+    "BinanceFuturesSettings",
+    "BinanceSettings",
+    "BinanceSpotSettings",
+    "DeltaSettings",
+    "InfluxSettings",
+    "JournalSettings",
+    "Origin",
+    "Section",
+    "ServerSettings",
+    "Settings",
+    "TibsSettings",
+    "TimebarSettings",
+    "TimescaleSettings",
+    "UpstreamSettings",
+    "load",
+    "nearest",
+    "origins",
+]

@@ -1,0 +1,205 @@
+"""What can be set: one class a table of the settings file, each key with its type, default and bounds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from raven.settings.addresses import HTTP, WEBSOCKET, checked_url, parse_address
+from raven.settings.layers import layers
+
+METRICS_PORT_OFFSET = 1000
+MAX_PORT = 65_535
+
+
+class Section(BaseModel):
+    """One table of the settings file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _address(text: str) -> str:
+    if text:
+        parse_address(text)
+    return text
+
+
+def _split(value: Any) -> Any:
+    """A list written as `60,300`, or a single number."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return [value] if isinstance(value, int) else value
+
+
+Port = Annotated[int, Field(ge=1, le=MAX_PORT - METRICS_PORT_OFFSET)]
+Address = Annotated[str, AfterValidator(_address)]
+WebSocketUrl = Annotated[str, AfterValidator(lambda url: checked_url(url, WEBSOCKET))]
+HttpUrl = Annotated[str, AfterValidator(lambda url: checked_url(url, HTTP))]
+
+
+class ServerSettings(Section):
+    """Where services bind, and the port of each; metrics are served at the port + 1000."""
+
+    host: str = "127.0.0.1"
+    port_binance_spot: Port = 50001
+    port_binance_futures: Port = 50002
+    port_timebar_minutes: Port = 50051
+    port_tibs: Port = 50052
+    port_tick_persistence: Port = 50091
+    port_bar_persistence: Port = 50092
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Self:
+        """Two services cannot share a port, nor one serve gRPC where another serves its metrics."""
+        ports = {name: value for name, value in self if name.startswith("port_")}
+        taken: dict[int, str] = {}
+        for name, port in ports.items():
+            if port in taken:
+                raise ValueError(f"{taken[port]} and {name} are both {port}; give each service a port of its own")
+            taken[port] = name
+        for name, port in ports.items():
+            if port + METRICS_PORT_OFFSET in taken:
+                raise ValueError(
+                    f"{taken[port + METRICS_PORT_OFFSET]} is {port + METRICS_PORT_OFFSET}, "
+                    f"where the service of {name} serves its metrics"
+                )
+        return self
+
+
+class UpstreamSettings(Section):
+    """Where a service finds the others: host, host:port or URL; empty: on this machine. The port is that of `[server]`
+    where none is given.
+    """
+
+    binance_spot: Address = ""
+    binance_futures: Address = ""
+    raven_timebar: Address = ""
+    raven_tibs: Address = ""
+    tick_persistence: Address = ""
+    bar_persistence: Address = ""
+
+
+class BinanceSettings(Section):
+    """Endpoints of one Binance venue, how its trades are batched, and how long what is missing is waited for.
+
+    - `proxy`: an http:// or socks5:// URL for both endpoints; empty: as the environment's proxy variables say.
+    - `streams_per_connection`: symbols a WebSocket connection carries; more symbols open more connections.
+    - `connection_max_age_s`: a connection is replaced, with overlap, before the exchange ends it at 24 h.
+    - `stale_s`: a connection without any frame for so long is looked into.
+    - `hold_max_s`, `hold_max_rows`: how long, and for how many rows of all symbols, a symbol waits for missing ids.
+    - `symbols_poll_s`: how often the list of symbols is read anew.
+    """
+
+    websocket_url: WebSocketUrl
+    rest_url: HttpUrl
+    proxy: str = Field("", repr=False)  # it may hold a password
+    batch_max_rows: int = Field(8192, ge=1, le=1_000_000)
+    batch_max_age_ms: int = Field(25, ge=0, le=10_000)
+    stale_s: float = Field(60.0, gt=0)
+    connect_timeout_s: float = Field(10.0, gt=0)
+    streams_per_connection: int = Field(256, ge=1, le=1024)
+    connection_max_age_s: float = Field(23.5 * 3600, gt=0, le=24 * 3600)
+    hold_max_s: float = Field(30.0, ge=0)
+    hold_max_rows: int = Field(200_000, ge=0)
+    symbols_poll_s: float = Field(600.0, gt=0)
+
+
+class BinanceSpotSettings(BinanceSettings):
+    """Binance spot."""
+
+    websocket_url: WebSocketUrl = "wss://stream.binance.com:9443"
+    rest_url: HttpUrl = "https://api.binance.com"
+
+
+class BinanceFuturesSettings(BinanceSettings):
+    """Binance USD-M futures. The WebSocket's path is part of the endpoint: the old root connects and stays silent."""
+
+    websocket_url: WebSocketUrl = "wss://fstream.binance.com/market"
+    rest_url: HttpUrl = "https://fapi.binance.com"
+
+
+class JournalSettings(Section):
+    """How much of the durable log is kept."""
+
+    max_bytes: int = Field(20 * 2**30, ge=2**20)
+    segment_bytes: int = Field(64 * 2**20, ge=2**12)
+    retention_h: float = Field(48.0, gt=0)
+
+
+class TibsSettings(Section):
+    """Parameters of tick imbalance bars, as the flags of `raven_tibs` name them."""
+
+    initial_size: float = 100.0
+    initial_p_buy: float = 0.7
+    alpha_size: float = 0.1
+    alpha_imbl: float = 0.1
+    size_min: float = 50.0
+    size_max: float = 1000.0
+    min_imbalance: float = 0.0
+    max_ticks: int = 0
+
+
+class TimebarSettings(Section):
+    """Intervals of `raven_timebar`, and how long after its end a quiet symbol's bar waits."""
+
+    seconds: Annotated[list[Annotated[int, Field(ge=1)]], BeforeValidator(_split)] = [60]
+    allowed_lateness_ms: int = Field(2_000, ge=0)
+
+
+class DeltaSettings(Section):
+    """When the embedded store is written and compacted."""
+
+    flush_rows: int = Field(100_000, ge=1)
+    flush_s: float = Field(10.0, gt=0)
+    maintain_s: float = Field(600.0, gt=0)
+
+
+class InfluxSettings(Section):
+    """InfluxDB v2 for trades; not configured while `url` is empty."""
+
+    url: str = ""
+    token: SecretStr = SecretStr("")
+    org: str = ""
+    bucket: str = ""
+
+
+class TimescaleSettings(Section):
+    """TimescaleDB for bars; not configured while `url` is empty."""
+
+    url: SecretStr = SecretStr("")
+
+
+class Settings(BaseSettings):
+    """Everything a service can be told; see the sections."""
+
+    model_config = SettingsConfigDict(env_prefix="RAVEN__", env_nested_delimiter="__", extra="forbid", frozen=True)
+
+    data: Path = Path("data")
+    simulated: bool = False
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    checkpoint_s: float = Field(2.0, gt=0)
+    server: ServerSettings = ServerSettings()
+    upstream: UpstreamSettings = UpstreamSettings()
+    binance_spot: BinanceSpotSettings = BinanceSpotSettings()
+    binance_futures: BinanceFuturesSettings = BinanceFuturesSettings()
+    journal: JournalSettings = JournalSettings()
+    timebar: TimebarSettings = TimebarSettings()
+    tibs: TibsSettings = TibsSettings()
+    delta: DeltaSettings = DeltaSettings()
+    influx: InfluxSettings = InfluxSettings()
+    timescale: TimescaleSettings = TimescaleSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - `layers` reads the environment
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """First wins: arguments, environment, local.toml, {RUN_MODE}.toml, defaults."""
+        return (init_settings, *(layer.source for layer in reversed(layers(settings_cls))))

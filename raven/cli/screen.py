@@ -32,7 +32,7 @@ class Screen:
         self._stop = stop
         self._logs = logs
         self._mark = "SIMULATED " if simulated else ""
-        self._states: dict[str, str] = {}
+        self._states: dict[str, tuple[str, int]] = {}
         self._bars_said: dict[str, int] = {}
 
     def say(self, text: str, style: str = "") -> None:
@@ -85,8 +85,8 @@ class Screen:
             state = service_state(child, answer)
             if state == "unhealthy":
                 state = f"unhealthy: {'; '.join(answer.problems)}"
-            if state != self._states.get(child.name):
-                self._states[child.name] = state
+            if (state, child.restarts) != self._states.get(child.name):
+                self._states[child.name] = (state, child.restarts)
                 self.say(f"{child.name} is {state}", "" if state == "ok" else "yellow")
 
     def _summary(self, watch: Watch) -> list[str]:

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check format proto clean
+.PHONY: run test check format proto tools clean
 
 $(VENV)/.run: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Raven needs Python 3.11 or newer")'
@@ -25,13 +25,19 @@ check: $(VENV)/.dev ## format, lint, types, layers, unit and property tests
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q -n 2 tests/unit
 
-test: $(VENV)/.dev ## all tests, real processes and real recorded data included
+test: $(VENV)/.dev tools ## all tests, real processes and real recorded data included
 	$(BIN)/pytest -q -n 2 tests/unit
 	$(BIN)/pytest -q tests/e2e
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+tools: ## what tests of several machines need of the system: ip and openssl
+	@if command -v ip >/dev/null && command -v openssl >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends iproute2 openssl; \
+	else echo "ip (iproute2) or openssl is missing: tests of several machines will not run"; fi
 
 proto: $(VENV)/.dev ## generate raven/rpc/pb from proto/
 	$(BIN)/python -m raven.rpc.generate

@@ -24,6 +24,7 @@ import raven
 from raven.batches.ipc import decode
 from raven.batches.schema import to_frame
 from raven.clock import now_us
+from raven.rpc.access import Access
 from raven.rpc.client import Client
 from tests.e2e.cluster import Cluster, cluster, wait_until
 
@@ -68,7 +69,7 @@ async def arrivals(target: str, timeout_s: float) -> tuple[pl.DataFrame, list[in
     try:
         async with (
             asyncio.timeout(timeout_s),
-            Client(target) as client,
+            Client(target, Access()) as client,
             aclosing(client.subscribe("earliest")) as stream,
         ):
             async for _, payload in stream:

@@ -10,10 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from raven.api import (
+        DollarBars as DollarBars,
+    )
+    from raven.api import (
+        TickBars as TickBars,
+    )
+    from raven.api import (
         TickImbalanceBars as TickImbalanceBars,
     )
     from raven.api import (
         TimeBars as TimeBars,
+    )
+    from raven.api import (
+        VolumeBars as VolumeBars,
+    )
+    from raven.api import (
+        dollar_bars as dollar_bars,
     )
     from raven.api import (
         iter_trades as iter_trades,
@@ -34,23 +46,35 @@ if TYPE_CHECKING:
         scan_trades as scan_trades,
     )
     from raven.api import (
+        tick_bars as tick_bars,
+    )
+    from raven.api import (
         tick_imbalance_bars as tick_imbalance_bars,
     )
     from raven.api import (
         time_bars as time_bars,
     )
+    from raven.api import (
+        volume_bars as volume_bars,
+    )
 
 _API = (
+    "DollarBars",
+    "TickBars",
     "TickImbalanceBars",
     "TimeBars",
+    "VolumeBars",
+    "dollar_bars",
     "iter_trades",
     "live",
     "read_trades",
     "replay",
     "scan_bars",
     "scan_trades",
+    "tick_bars",
     "tick_imbalance_bars",
     "time_bars",
+    "volume_bars",
 )
 
 

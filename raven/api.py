@@ -14,14 +14,16 @@ from typing import Final, Literal
 
 import polars as pl
 
+from raven.bars.sized import MEASURES
 from raven.bars.time_bars import parse_every
 from raven.batches.ipc import decode
 from raven.batches.schema import to_frame
-from raven.builders import TickImbalanceBars, TimeBars, Trades, build
+from raven.builders import DollarBars, TickBars, TickImbalanceBars, TimeBars, Trades, VolumeBars, build
 from raven.clock import utc
 from raven.control.plan import VENUES, resolve_venue, target_from, target_of
 from raven.errors import InputError
 from raven.journal import JournalReader
+from raven.rpc.access import Access
 from raven.rpc.client import Client
 from raven.settings import load
 from raven.sinks.delta import scan as delta
@@ -29,20 +31,28 @@ from raven.sources.binance import BINANCE_SPOT
 from raven.sources.recordings import iter_trades, read_trades
 
 __all__ = [
+    "DollarBars",
+    "TickBars",
     "TickImbalanceBars",
     "TimeBars",
+    "VolumeBars",
+    "dollar_bars",
     "iter_trades",
     "live",
     "read_trades",
     "replay",
     "scan_bars",
     "scan_trades",
+    "tick_bars",
     "tick_imbalance_bars",
     "time_bars",
+    "volume_bars",
 ]
 
 Kind = Literal["trades", "time_bars", "tick_imbalance_bars"]
 _SERVICE_OF: Final = {"time_bars": "raven_timebar", "tick_imbalance_bars": "raven_tibs"}
+_CLOSED_BY_TRADES: Final = ("tib", *MEASURES)
+"""How the labels of the bars in the table `tick_imbalance_bars` begin."""
 
 
 def time_bars(
@@ -96,6 +106,36 @@ def tick_imbalance_bars(
     return build(builder, trades, partial=partial)
 
 
+def tick_bars(trades: Trades, ticks: int, *, partial: bool = False, venue: str = "", symbol: str = "") -> pl.DataFrame:
+    """Bars of `ticks` trades each, one a row (columns of TIB_SCHEMA); `trades` and `partial` as in `time_bars`.
+
+    theta is a bar's imbalance, buys less sells, and threshold the size it closed at; expected_size and
+    expected_imbalance are null. A gap in trade ids ends a bar early, incomplete. Raises InputError when columns or
+    parameters do not fit.
+    """
+    return build(TickBars(ticks, venue=venue, symbol=symbol), trades, partial=partial)
+
+
+def volume_bars(
+    trades: Trades, volume: float, *, partial: bool = False, venue: str = "", symbol: str = ""
+) -> pl.DataFrame:
+    """Bars of `volume` base units or just above, one a row; columns and arguments as in `tick_bars`.
+
+    A bar closes with the trade that reaches the size, and no trade is split.
+    """
+    return build(VolumeBars(volume, venue=venue, symbol=symbol), trades, partial=partial)
+
+
+def dollar_bars(
+    trades: Trades, dollars: float, *, partial: bool = False, venue: str = "", symbol: str = ""
+) -> pl.DataFrame:
+    """Bars of `dollars` quote units or just above, one a row; columns and arguments as in `tick_bars`.
+
+    A bar closes with the trade that reaches the size, and no trade is split.
+    """
+    return build(DollarBars(dollars, venue=venue, symbol=symbol), trades, partial=partial)
+
+
 def replay(
     path: str | Path,
     *,
@@ -147,9 +187,11 @@ def scan_bars(
 ) -> pl.LazyFrame:
     """The stored bars of one kind: as `kind` says, else the kind that `spec` is a label of, else time bars.
 
-    Raises StoreError when nothing has been stored yet.
+    All bars that trades close are of the kind `tick_imbalance_bars`. Raises StoreError when nothing has
+    been stored yet.
     """
-    chosen = kind or ("tick_imbalance_bars" if spec is not None and spec.startswith("tib") else "time_bars")
+    by_trades = spec is not None and spec.partition("-")[0] in _CLOSED_BY_TRADES
+    chosen = kind or ("tick_imbalance_bars" if by_trades else "time_bars")
     root = load().data / "delta"
     return delta.scan_bars(root, chosen, venue=venue, symbol=symbol, spec=spec, start=start, end=end)
 
@@ -176,7 +218,10 @@ async def live(
     found = target_of(settings, service)
     target = target_from(host, int(found.rpartition(":")[2])) if host else found
     begin = start if isinstance(start, str) else int(utc(start).timestamp() * 1e6)
-    async with Client(target) as client, aclosing(client.subscribe(begin, symbols=list(symbols or ()))) as stream:
+    async with (
+        Client(target, Access.of(settings)) as client,
+        aclosing(client.subscribe(begin, symbols=list(symbols or ()))) as stream,
+    ):
         async for _, payload in stream:
             if payload is None:
                 continue

@@ -11,6 +11,7 @@ import msgspec
 import polars as pl
 
 from raven.bars.kernel import Kernel
+from raven.bars.sized import SizedBarKernel
 from raven.bars.state import restore, snapshot
 from raven.bars.tick_imbalance import TickImbalanceKernel
 from raven.bars.time_bars import TimeBarKernel, parse_every
@@ -38,7 +39,7 @@ class _Saved(msgspec.Struct):
 
 
 class BarBuilder:
-    """Carries one kernel's state over frames. Use `TimeBars` or `TickImbalanceBars`."""
+    """Carries one kernel's state over frames. Use a class of one bar type, such as `TimeBars`."""
 
     def __init__(self, kernel: Kernel, *, venue: str, symbol: str) -> None:
         self._kernel = kernel
@@ -139,6 +140,34 @@ class TickImbalanceBars(BarBuilder):
             max_ticks=max_ticks,
         )
         super().__init__(kernel, venue=venue, symbol=symbol)
+
+
+class TickBars(BarBuilder):
+    """Bars of `ticks` trades each. Raises InputError when `ticks` is no whole number above 0."""
+
+    def __init__(self, ticks: int, *, venue: str = "", symbol: str = "") -> None:
+        super().__init__(SizedBarKernel("tick", ticks), venue=venue, symbol=symbol)
+
+
+class VolumeBars(BarBuilder):
+    """Bars that close with the trade with which they hold `volume` base units or more.
+
+    A trade is never split, so a bar may be larger. Raises InputError when `volume` is not above 0.
+    """
+
+    def __init__(self, volume: float, *, venue: str = "", symbol: str = "") -> None:
+        super().__init__(SizedBarKernel("volume", volume), venue=venue, symbol=symbol)
+
+
+class DollarBars(BarBuilder):
+    """Bars that close with the trade with which `dollars` quote units or more have changed hands.
+
+    Quote units are those of the symbol, whatever the currency. A trade is never split. Raises InputError when `dollars`
+    is not above 0.
+    """
+
+    def __init__(self, dollars: float, *, venue: str = "", symbol: str = "") -> None:
+        super().__init__(SizedBarKernel("dollar", dollars), venue=venue, symbol=symbol)
 
 
 def build(builder: BarBuilder, trades: Trades, *, partial: bool) -> pl.DataFrame:

@@ -50,6 +50,10 @@ class UpstreamError(RavenError):
     """Another Raven service cannot be reached or refused a request."""
 
 
+class AccessError(UpstreamError):
+    """Another Raven service refuses the caller, or cannot be trusted: token, certificates, loopback."""
+
+
 class ExchangeError(RavenError):
     """The exchange refused a request or answered something Raven does not understand."""
 

@@ -7,9 +7,15 @@ import os
 from pathlib import Path
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace the file at `path` by `data`, synced; a crash leaves the old or the new one whole."""
+def write_atomically(path: Path, data: bytes, *, private: bool = False) -> None:
+    """Replace the file at `path` by `data`, synced; a crash leaves the old or the new one whole.
+
+    `private`: only its owner may read and write it, from the first byte on.
+    """
     scratch = path.with_name(path.name + ".new")
+    if private:
+        scratch.touch(mode=0o600)
+        scratch.chmod(0o600)
     with scratch.open("wb") as file:
         file.write(data)
         file.flush()

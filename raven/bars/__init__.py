@@ -1,1 +1,1 @@
-"""Time bars and tick imbalance bars: kernels and carried state. Pure: no I/O, no clock."""
+"""Time bars and bars that trades close: kernels and carried state. Pure: no I/O, no clock."""

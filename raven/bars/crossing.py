@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from raven.bars.carry import NO_ID, Array, Columns
+from raven.bars.carry import Array, Columns
+from raven.bars.closing import Cuts, stops_of
 
 if TYPE_CHECKING:
     from raven.bars.rows import Rows
@@ -24,39 +25,30 @@ _MIN_WINDOW_ROWS = 32
 
 
 @dataclass(slots=True)
-class Cuts:
-    """The parts a batch is cut into, each column one value a part.
+class _Found(Cuts):
+    """The parts found, and T and B in force in each."""
 
-    `starts`: its first row. `joins`: it goes on the carried open bar. `closed`: its last trade closed the bar
-    by the rule. `expected_size`, `expected_imbalance`: T and B in force.
-    """
-
-    starts: list[int] = field(default_factory=list)
-    joins: list[bool] = field(default_factory=list)
-    closed: list[bool] = field(default_factory=list)
     expected_size: list[float] = field(default_factory=list)
     expected_imbalance: list[float] = field(default_factory=list)
 
-    def add(self, start: int, joins: bool, closed: bool, size: float, imbalance: float) -> None:
-        """Append one part."""
-        self.starts.append(start)
-        self.joins.append(joins)
-        self.closed.append(closed)
-        self.expected_size.append(size)
-        self.expected_imbalance.append(imbalance)
 
-
-def cut(rows: Rows, carried: Columns, learn: Learn, max_ticks: int | None) -> tuple[Columns, tuple[Array, Array]]:
-    """The parts of `rows` in row order (the columns of Cuts as arrays), and each symbol's T and B after."""
+def cut(
+    rows: Rows,
+    carried: Columns,
+    breaks: Array,
+    goes_on: Array,
+    *,
+    learn: Learn,
+    max_ticks: int | None,
+) -> tuple[Columns, Columns]:
+    """A rule (see `closing.Cut`) whose parts hold T and B in force as expected_size and expected_imbalance."""
     walk = np.zeros(rows.height + 1)
     np.cumsum(rows.is_buy.view(np.int8) * np.int8(2) - np.int8(1), out=walk[1:], dtype=np.float64)
-    breaks = _breaks(rows, carried)
-    goes_on = (carried["total_ticks"][rows.codes] > 0) & ~breaks[rows.firsts]
     ticks = np.where(goes_on, carried["total_ticks"][rows.codes], 0)
     theta = np.where(goes_on, 2 * carried["buy_ticks"][rows.codes] - ticks, 0)
     sizes = carried["expected_size"][rows.codes]
     imbalances = carried["expected_imbalance"][rows.codes]
-    learned = sizes.copy(), imbalances.copy()
+    learned = {"expected_size": sizes.copy(), "expected_imbalance": imbalances.copy()}
 
     ends = rows.ends()
     over = _crosses(rows, walk, theta, np.abs(sizes * imbalances))
@@ -64,30 +56,24 @@ def cut(rows: Rows, carried: Columns, learn: Learn, max_ticks: int | None) -> tu
     if max_ticks is not None:
         over |= ticks + (ends - rows.firsts) >= max_ticks
 
-    cuts = Cuts()
+    found = _Found()
     for k in np.flatnonzero(over).tolist():
-        first, end = int(rows.firsts[k]), int(ends[k])
-        stops = [*(first + np.flatnonzero(breaks[first:end])).tolist(), end]
-        learned[0][k], learned[1][k] = _cut_symbol(
-            cuts,
+        first = int(rows.firsts[k])
+        learned["expected_size"][k], learned["expected_imbalance"][k] = _cut_symbol(
+            found,
             walk,
             first,
-            stops,
+            stops_of(breaks, first, int(ends[k])),
             opened=(int(ticks[k]), float(theta[k])),
             expected=(float(sizes[k]), float(imbalances[k])),
             learn=learn,
             max_ticks=max_ticks,
         )
-    quiet = ~over
-    parts = {
-        "starts": np.append(rows.firsts[quiet], np.array(cuts.starts, dtype=np.int64)),
-        "joins": np.append(goes_on[quiet], np.array(cuts.joins, dtype=bool)),
-        "closed": np.append(np.zeros(quiet.sum(), dtype=bool), np.array(cuts.closed, dtype=bool)),
-        "expected_size": np.append(sizes[quiet], cuts.expected_size),
-        "expected_imbalance": np.append(imbalances[quiet], cuts.expected_imbalance),
+    own = {
+        "expected_size": (sizes, found.expected_size),
+        "expected_imbalance": (imbalances, found.expected_imbalance),
     }
-    order = np.argsort(parts["starts"], kind="stable")
-    return {name: column[order] for name, column in parts.items()}, learned
+    return found.in_row_order(rows, goes_on, ~over, own), learned
 
 
 def first_crossing(walk: Array, lo: int, hi: int, *, base: float, bound: float, window_rows: int) -> int:
@@ -103,7 +89,7 @@ def first_crossing(walk: Array, lo: int, hi: int, *, base: float, bound: float, 
 
 
 def _cut_symbol(
-    cuts: Cuts,
+    found: _Found,
     walk: Array,
     row: int,
     stops: list[int],
@@ -131,7 +117,9 @@ def _cut_symbol(
             if max_ticks is not None:
                 last = min(last, row + max_ticks - ticks - 1)
             closed = last < stop
-            cuts.add(row, ticks > 0, closed, size, imbalance)
+            found.add(row, ticks > 0, closed)
+            found.expected_size.append(size)
+            found.expected_imbalance.append(imbalance)
             end = last + 1 if closed else stop
             if closed:
                 total = ticks + end - row
@@ -139,18 +127,6 @@ def _cut_symbol(
                 window_rows = max(_MIN_WINDOW_ROWS, total)
             row, ticks, theta = end, 0, 0.0
     return size, imbalance
-
-
-def _breaks(rows: Rows, carried: Columns) -> Array:
-    """Which rows come just after a gap: their id does not follow the one before of their symbol."""
-    ids = rows.trade_id
-    breaks = np.zeros(rows.height, dtype=bool)
-    if ids[0] == NO_ID:
-        return breaks
-    np.not_equal(ids[1:] - 1, ids[:-1], out=breaks[1:])
-    before = carried["last_trade_id"][rows.codes]
-    breaks[rows.firsts] = (ids[rows.firsts] - 1 != before) & (before != NO_ID)
-    return breaks
 
 
 def _crosses(rows: Rows, walk: Array, theta: Array, bound: Array) -> Array:

@@ -5,6 +5,7 @@ A bar type only adds the rule that says where a bar ends.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -114,12 +115,14 @@ def select(columns: Columns, where: Array) -> Columns:
     return {name: column[where] for name, column in columns.items()}
 
 
-def bars_frame(bars: Columns, symbols: pl.Series, empty: pl.DataFrame, *, venue: str, spec: str) -> pl.DataFrame:
+def bars_frame(
+    bars: Columns, symbols: pl.Series, empty: pl.DataFrame, *, venue: str, spec: str, nulls: Sequence[str] = ()
+) -> pl.DataFrame:
     """Bars as users see them: the columns and types of `empty`, by close_time, then symbol as first seen.
 
     `bars` holds the fold's columns, `code` (each bar's place in `symbols`), `complete` (what ids prove) and
-    any further column of `empty`; `close_time_us`, where present, stands for the last trade's time. Bars of
-    one symbol and close_time keep their order.
+    any further column of `empty` but `nulls`, which these bars do not have; `close_time_us`, where present, stands
+    for the last trade's time. Bars of one symbol and close_time keep their order.
     """
     height = len(bars["code"])
     if height == 0:
@@ -139,6 +142,7 @@ def bars_frame(bars: Columns, symbols: pl.Series, empty: pl.DataFrame, *, venue:
         "vwap": np.divide(bars["quote_volume"], volume, out=bars["close"].copy(), where=volume > 0),
         "sell_ticks": bars["total_ticks"] - bars["buy_ticks"],
         "revision": 2 * bars["total_ticks"] + bars["complete"],
+        **{name: pl.Series([None], dtype=empty.schema[name]).new_from_index(0, height) for name in nulls},
     }
     frame = pl.DataFrame({name: columns[name] for name in empty.columns})
     if no_ids.any():

@@ -20,7 +20,7 @@ class Kernel(Protocol):
 
     @property
     def kind(self) -> str:
-        """Which table the bars belong to: `time_bars` or `tick_imbalance_bars`."""
+        """Which table the bars belong to: `time_bars`, or `tick_imbalance_bars` for all that trades close."""
 
     @property
     def spec(self) -> str:

@@ -6,19 +6,19 @@ import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
 import polars as pl
 
-from raven.bars.carry import COMMON_DEFAULTS, Columns, Defaults, empty_state, extend, pack, unpack
+from raven.bars.carry import COMMON_DEFAULTS, Array, Columns, Defaults, empty_state
+from raven.bars.closing import open_bars, step
 from raven.bars.crossing import cut
-from raven.bars.fold import Chain, bars_frame, chain, fold, select
-from raven.bars.rows import check_ids, group_by_symbol, hold_times
+from raven.bars.fold import bars_frame
+from raven.bars.parameters import number, out_of_range, plain
 from raven.batches.schema import TIB_DTYPES, TIB_SCHEMA
-from raven.errors import InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from raven.bars.rows import Rows
     from raven.batches.batch import TradeBatch
 
 _FEW_TRADES: Final = 5
@@ -60,18 +60,18 @@ class TickImbalanceKernel:
     def __post_init__(self) -> None:
         for field in fields(self):
             if field.name != "max_ticks":
-                object.__setattr__(self, field.name, _number(field.name, getattr(self, field.name)))
+                object.__setattr__(self, field.name, number(field.name, getattr(self, field.name)))
         for name in ("initial_p_buy", "alpha_size", "alpha_imbl", "min_imbalance"):
             if not 0 <= getattr(self, name) <= 1:
-                raise _out_of_range(name, getattr(self, name), "between 0 and 1")
+                raise out_of_range(name, getattr(self, name), "between 0 and 1")
         for name in ("initial_size", "size_min"):
             if getattr(self, name) <= 0:
-                raise _out_of_range(name, getattr(self, name), "above 0")
+                raise out_of_range(name, getattr(self, name), "above 0")
         if self.size_max < self.size_min:
-            raise _out_of_range("size_max", self.size_max, f"at least --size-min, {_plain(self.size_min)}")
+            raise out_of_range("size_max", self.size_max, f"at least --size-min, {plain(self.size_min)}")
         max_ticks = self.max_ticks or None
         if max_ticks is not None and (not isinstance(max_ticks, int) or max_ticks < 2):
-            raise _out_of_range("max_ticks", max_ticks, "a whole number of at least 2, or 0 for no limit")
+            raise out_of_range("max_ticks", max_ticks, "a whole number of at least 2, or 0 for no limit")
         object.__setattr__(self, "max_ticks", max_ticks)
 
     @property
@@ -90,9 +90,9 @@ class TickImbalanceKernel:
             self.size_min,
             self.size_max,
         ]
-        label = "-".join(["tib", *map(_plain, numbers)])
+        label = "-".join(["tib", *map(plain, numbers)])
         if self.min_imbalance > 0:
-            label += f"-b{_plain(self.min_imbalance)}"
+            label += f"-b{plain(self.min_imbalance)}"
         if self.max_ticks is not None:
             label += f"-n{self.max_ticks}"
         return label
@@ -113,7 +113,7 @@ class TickImbalanceKernel:
         least = self.size_min * self.min_imbalance
         if self.min_imbalance > 0 and least < _FEW_TRADES:
             return (
-                f"--min-imbalance {_plain(self.min_imbalance)} with --size-min {_plain(self.size_min)} lets "
+                f"--min-imbalance {plain(self.min_imbalance)} with --size-min {plain(self.size_min)} lets "
                 f"the threshold fall to {least:g} trades: below {_FEW_TRADES} the bars are mostly noise"
             )
         return None
@@ -129,36 +129,20 @@ class TickImbalanceKernel:
         """The next state, and the bars that the trades closed."""
         if batch.trades.is_empty():
             return state, _NO_BARS.clone()
-        symbols, carried = unpack(state)
-        symbols, rows = group_by_symbol(symbols, batch.trades)
-        carried = extend(carried, len(symbols), self._defaults())
-        check_ids(rows, symbols, carried)
-        rows, late_ticks = hold_times(rows, carried["last_time_us"])
-        carried["late_ticks"][rows.codes] += late_ticks
-
-        cuts, learned = cut(rows, carried, self._learn, self.max_ticks)
-        starts, joins = cuts.pop("starts"), cuts.pop("joins")
-        code = rows.codes[np.searchsorted(rows.firsts, starts, side="right") - 1]
-        still_open = np.zeros(len(symbols), dtype=bool)
-        links = chain({**carried, "closed": still_open}, {**fold(rows, starts), **cuts}, code, joins)
-        _keep_newest(carried, links)
-        carried["expected_size"][rows.codes], carried["expected_imbalance"][rows.codes] = learned
-        # the rule closed it, or, without it, a gap did
-        over = np.flatnonzero(links.bars["closed"] | ~links.is_last)
-        proven = links.bars["start_seen"] & links.bars["closed"]
-        bars = select({**links.bars, "code": links.code, "complete": proven}, over)
-        return pack(symbols, carried), self._bars(bars, symbols, batch.venue)
+        state, symbols, bars = step(state, batch, self._defaults(), self._cut)
+        return state, self._bars(bars, symbols, batch.venue)
 
     def open_bars(self, state: pl.DataFrame, venue: str) -> pl.DataFrame:
         """The bars still open, as they stand, never complete (null without ids)."""
-        symbols, carried = unpack(state)
-        is_open = np.flatnonzero(carried["total_ticks"] > 0)
-        bars = {**select(carried, is_open), "code": is_open, "complete": np.zeros(len(is_open), dtype=bool)}
+        symbols, bars = open_bars(state)
         return self._bars(bars, symbols, venue)
 
     def _defaults(self) -> Defaults:
         imbalance = self._bounded(2 * self.initial_p_buy - 1, 1.0)
         return {**COMMON_DEFAULTS, "expected_size": self.initial_size, "expected_imbalance": imbalance}
+
+    def _cut(self, rows: Rows, carried: Columns, breaks: Array, goes_on: Array) -> tuple[Columns, Columns]:
+        return cut(rows, carried, breaks, goes_on, learn=self._learn, max_ticks=self.max_ticks)
 
     def _learn(self, ticks: int, theta: float, size: float, imbalance: float) -> tuple[float, float]:
         """T and B after a bar of `ticks` trades closed with `theta`, from T and B before it."""
@@ -179,28 +163,3 @@ class TickImbalanceKernel:
             "threshold": bars["expected_size"] * bars["expected_imbalance"],
         }
         return bars_frame(bars, symbols, _NO_BARS, venue=venue, spec=self.spec)
-
-
-def _keep_newest(carried: Columns, links: Chain) -> None:
-    """Write each symbol's newest bar into `carried`; one that closed leaves no open bar."""
-    newest = np.flatnonzero(links.is_last)
-    code = links.code[newest]
-    for name in COMMON_DEFAULTS:
-        if name in links.bars:
-            carried[name][code] = links.bars[name][newest]
-    carried["total_ticks"][code[links.bars["closed"][newest]]] = 0
-
-
-def _number(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise _out_of_range(name, value, "a finite number")
-    return float(value)
-
-
-def _out_of_range(name: str, value: object, allowed: str) -> InputError:
-    return InputError(f"--{name.replace('_', '-')} must be {allowed}, got {value!r}")
-
-
-def _plain(number: float) -> str:
-    """The shortest text that reads back as `number`, without a trailing `.0`."""
-    return repr(number).removesuffix(".0")

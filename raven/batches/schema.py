@@ -12,7 +12,11 @@ import pyarrow as pa
 
 from raven.errors import InputError
 
-SCHEMA_VERSION: Final = "1"
+SCHEMA_VERSION: Final = "2"
+"""Of all schemas here together; a journal of another version is refused.
+
+2: expected_size and expected_imbalance of TIB_SCHEMA may be null, for bars that expect nothing.
+"""
 
 BUY: Final = 1
 SELL: Final = -1
@@ -72,14 +76,15 @@ TIB_SCHEMA: Final = pa.schema(
         *_BAR_FIELDS,
         pa.field("theta", pa.float64(), nullable=False),
         pa.field("threshold", pa.float64(), nullable=False),
-        pa.field("expected_size", pa.float64(), nullable=False),
-        pa.field("expected_imbalance", pa.float64(), nullable=False),
+        pa.field("expected_size", pa.float64()),
+        pa.field("expected_imbalance", pa.float64()),
     ]
 )
-"""One tick imbalance bar a row; identity (venue, symbol, spec, first_trade_id).
+"""One bar that a trade closed a row, not the clock; identity (venue, symbol, spec, first_trade_id).
 
-`theta` is the imbalance it closed with; threshold, expected_size and expected_imbalance those it closed on.
-`close_time` is the last trade's time.
+`theta` is the imbalance it closed with, buys less sells. `threshold` is what it closed on: a tick imbalance bar's bound
+of |theta|, with the expected_size and expected_imbalance it is made of; the size of a tick, volume or dollar bar, which
+expects nothing (null). `close_time` is the last trade's time.
 """
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from fnmatch import translate
 from typing import Final, NamedTuple
 
 import polars as pl
@@ -25,7 +24,7 @@ class Instrument(NamedTuple):
 
     def matches(self, symbol: str) -> bool:
         """Whether it is, or stands for, `symbol`."""
-        return symbol == self.symbol or (self.is_pattern and re.match(translate(self.symbol), symbol) is not None)
+        return symbol == self.symbol or (self.is_pattern and re.match(regex(self.symbol), symbol) is not None)
 
     def __str__(self) -> str:
         return f"{self.symbol} of {self.venue}"

@@ -173,7 +173,7 @@ def bar_cells(bar: Mapping[str, Any]) -> list[str]:
     """A bar in the words of the tables and lines, from its symbol to what closed it."""
     return [
         escape(bar["symbol"]),
-        "tib" if "theta" in bar else bar["spec"],
+        bar["spec"].partition("-")[0],
         f"{bar['open_time']:%H:%M:%S}",
         f"{bar['close_time']:%H:%M:%S}",
         *(price(bar[column]) for column in ("open", "high", "low", "close", "vwap")),
@@ -183,10 +183,12 @@ def bar_cells(bar: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def theta_or_buys(bar: Mapping[str, float]) -> str:
-    """What closed a tick imbalance bar, or how many of a time bar's ticks were buys."""
+def theta_or_buys(bar: Mapping[str, Any]) -> str:
+    """The imbalance of a bar that a trade closed, and what it closed at; how many of a time bar's ticks were buys."""
     if "theta" in bar:
-        return f"{bar['theta']:+.0f} / {bar['threshold']:+.1f}"
+        # a size has no sign
+        threshold = f"{bar['threshold']:,g}" if bar["expected_size"] is None else f"{bar['threshold']:+.1f}"
+        return f"{bar['theta']:+.0f} / {threshold}"
     return f"{bar['buy_ticks'] / bar['total_ticks']:.0%}"
 
 

@@ -27,23 +27,22 @@ class Exchange:
 
 
 async def choose_exchange(settings: Settings, venues: Sequence[str], simulate: bool | None, port: int) -> Exchange:
-    """Binance if each of `venues` answers, at its public data endpoint where the region is blocked; else simulated.
+    """Binance if each of `venues` answers, else the simulated exchange.
 
     `simulate` insists on either; raises InputError when the real one was insisted on and does not answer.
     """
     if simulate:
         return simulated(settings, port, "SIMULATED exchange")
-    environment: dict[str, str] = {}
     try:
         for venue in venues:
-            environment |= await _probe(settings, PROTOCOLS[venue])
+            await _probe(getattr(settings, venue.lower()), PROTOCOLS[venue])
     except ExchangeError as error:
         why = str(error) if isinstance(error, RegionBlockedError) else "Binance cannot be reached"
         if simulate is False:
             raise InputError(str(error), hint="leave out --live to run on the simulated exchange") from error
         return simulated(settings, port, f"{why}: running on the SIMULATED exchange")
     names = " and ".join(venue.removeprefix("BINANCE_").lower() for venue in venues)
-    return Exchange(False, f"Collecting from Binance {names}" if venues else "No source runs here", environment)
+    return Exchange(False, f"Collecting from Binance {names}" if venues else "No source runs here", {})
 
 
 def simulated(settings: Settings, port: int, line: str) -> Exchange:
@@ -60,26 +59,10 @@ def data_folder(settings: Settings, exchange: Exchange) -> Path:
     return Path(exchange.environment.get("RAVEN__DATA", str(settings.data.absolute())))
 
 
-async def _probe(settings: Settings, protocol: VenueProtocol) -> dict[str, str]:
-    """Settings that differ from the user's, so that the venue answers; raises ExchangeError when it does not."""
-    section = protocol.venue.lower()
-    configured: BinanceSettings = getattr(settings, section)
+async def _probe(settings: BinanceSettings, protocol: VenueProtocol) -> None:
+    """Raises ExchangeError when the venue does not answer; where the region is blocked its alternative is asked too."""
+    rest = BinanceRest(settings.model_copy(update={"connect_timeout_s": PROBE_S}), protocol)
     try:
-        await _answers(configured.rest_url, protocol)
-    except RegionBlockedError:
-        if not protocol.alternative_rest_url:
-            raise
-        await _answers(protocol.alternative_rest_url, protocol)
-        return {
-            f"RAVEN__{protocol.venue}__REST_URL": protocol.alternative_rest_url,
-            f"RAVEN__{protocol.venue}__WEBSOCKET_URL": protocol.alternative_websocket_url,
-        }
-    return {}
-
-
-async def _answers(rest_url: str, protocol: VenueProtocol) -> None:
-    rest = BinanceRest(rest_url, timeout_s=PROBE_S)
-    try:
-        await rest.get(protocol.time_path)
+        await rest.server_time_ms()
     finally:
         await rest.close()

@@ -11,12 +11,14 @@ import typer
 from raven.cli import output
 from raven.cli.config import config
 from raven.cli.simulate import SIMULATED_PORT, simulate
+from raven.cli.token import token
 from raven.control.plan import resolve
 from raven.settings import MAX_PORT, load
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Raven: trades, bars, and both in your databases.")
 app.command()(simulate)
 app.command()(config)
+app.command()(token)
 
 
 @app.command()

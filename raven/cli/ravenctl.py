@@ -26,7 +26,8 @@ from raven.control.plan import (
     target_of,
 )
 from raven.control.wanted import WantedFile
-from raven.errors import InputError, UpstreamError
+from raven.errors import AccessError, InputError, UpstreamError
+from raven.rpc.access import Access
 from raven.rpc.client import Client
 from raven.rpc.pb import control_pb2
 from raven.settings import load
@@ -216,8 +217,8 @@ def _targets(name: str, host: str) -> dict[str, str]:
     }
 
 
-async def _one(target: str, call: Callable[[Client], Awaitable[T]]) -> T | UpstreamError:
-    async with Client(target) as client:
+async def _one(target: str, access: Access, call: Callable[[Client], Awaitable[T]]) -> T | UpstreamError:
+    async with Client(target, access) as client:
         try:
             return await call(client)
         except UpstreamError as error:
@@ -225,22 +226,34 @@ async def _one(target: str, call: Callable[[Client], Awaitable[T]]) -> T | Upstr
 
 
 def _run(targets: Mapping[str, str], call: Callable[[Client], Awaitable[T]]) -> dict[str, T | UpstreamError]:
-    """Call the services one after the other, in order; one that cannot be reached answers with its error."""
+    """Call the services one after the other, in order; one that cannot be reached answers with its error.
+
+    Raises AccessError when one refuses the caller or cannot be trusted.
+    """
+    access = Access.of(load())
 
     async def every() -> dict[str, T | UpstreamError]:
-        return {name: await _one(target, call) for name, target in targets.items()}
+        return {name: await _one(target, access, call) for name, target in targets.items()}
 
-    return asyncio.run(every())
+    return _admitted(asyncio.run(every()))
 
 
 def _ask_all(targets: Mapping[str, str], call: Callable[[Client], Awaitable[T]]) -> dict[str, T | UpstreamError]:
-    """Ask the services all at once; one that cannot be reached answers with its error."""
+    """As `_run`, but all at once."""
+    access = Access.of(load())
 
     async def every() -> dict[str, T | UpstreamError]:
-        answers = await asyncio.gather(*(_one(target, call) for target in targets.values()))
+        answers = await asyncio.gather(*(_one(target, access, call) for target in targets.values()))
         return dict(zip(targets, answers, strict=True))
 
-    return asyncio.run(every())
+    return _admitted(asyncio.run(every()))
+
+
+def _admitted(answers: dict[str, T | UpstreamError]) -> dict[str, T | UpstreamError]:
+    for name, answer in answers.items():
+        if isinstance(answer, AccessError):
+            raise AccessError(f"{name} at {answer.message}", hint=answer.hint)
+    return answers
 
 
 def _report(results: Mapping[str, list[control_pb2.SymbolResult] | UpstreamError], json: bool) -> None:

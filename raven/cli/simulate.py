@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from raven.sources.simulated.exchange import SimulatedExchange
 
 SIMULATED_PORT = 9443
+DEFAULT_SYMBOLS = ("BTCUSDT", "ETHUSDT")
+FAULT_HELP = (
+    "Of a connection: drop, drop@5:close, stall@5:2s, stall@5:2s,cut, shutdown@5:5s. Of COUNT frames, of one symbol "
+    "where named: skip@5:10,BTCUSDT, repeat, reorder, garble. Of REST: 429@5:3s, 418@5:5s, 500@5:3, slow@5:2s,3, "
+    "451@5:5s. Of a symbol: halt@5:10s,BTCUSDT, delist@5:BTCUSDT, list@5:NEWUSDT."
+)
 
 
 def simulate(
@@ -23,7 +29,11 @@ def simulate(
     venue: Annotated[
         str, typer.Option(help="spot, futures (or BINANCE_SPOT, BINANCE_FUTURES), or both on one port.")
     ] = "spot",
-    symbol: Annotated[list[str] | None, typer.Option("--symbol", "-s", help="Symbols of a generated market.")] = None,
+    symbol: Annotated[
+        list[str] | None,
+        typer.Option("--symbol", "-s", help="Symbols of a generated market, or of a recording; repeat for several."),
+    ] = None,
+    symbols: Annotated[int | None, typer.Option(help="Generate so many symbols.")] = None,
     port: Annotated[int, typer.Option(help="Port of WebSocket and REST.")] = SIMULATED_PORT,
     seed: Annotated[int, typer.Option(help="Seed of a generated market.")] = 1,
     rate: Annotated[
@@ -34,19 +44,49 @@ def simulate(
         str, typer.Option(help="1 for real time, N for N times as fast, max for as fast as it is read.")
     ] = "1",
     now_times: Annotated[bool, typer.Option("--now-times", help="Stamp trades with the time they are sent.")] = False,
+    weight_limit: Annotated[int | None, typer.Option(help="Request weight a minute; default the venue's.")] = None,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(help=f"A fault, KIND@SECONDS[:PARAMETER,…]; repeat for several. {FAULT_HELP}", metavar="FAULT"),
+    ] = None,
+    faults: Annotated[int | None, typer.Option(help="So many faults more, at random times.")] = None,
+    fault_kinds: Annotated[str | None, typer.Option(help="Their kinds, with commas between.")] = None,
+    fault_span: Annotated[float, typer.Option(help="The seconds within which they happen.")] = 300.0,
+    fault_seed: Annotated[int, typer.Option(help="Seed of their times, and of all faults' victims.")] = 0,
 ) -> None:
-    """Serve a simulated exchange on this machine: a recording, or a generated market."""
+    """Serve a simulated exchange on this machine: a recording, or a generated market.
+
+    What went wrong so far is told at /simulated/faults of its port.
+    """
     from raven.sources.simulated.build import build_market, find_venues  # noqa: PLC0415
     from raven.sources.simulated.exchange import SimulatedExchange  # noqa: PLC0415
+    from raven.sources.simulated.faults import MOST_KINDS, generated_faults, given_faults  # noqa: PLC0415
+    from raven.sources.simulated.names import NOT_TRADING, symbol_names  # noqa: PLC0415
     from raven.sources.simulated.served import ExchangeOptions  # noqa: PLC0415
 
     venues = find_venues(venue)
-    if play and len(venues) > 1:
-        raise InputError("a recording is of one venue", hint="give --venue spot or --venue futures")
+    if play and (len(venues) > 1 or symbols is not None):
+        raise InputError(
+            "a recording is of one venue and has its own symbols", hint="give no --symbols, and --venue spot or futures"
+        )
+    schedule = list(given_faults(fault or (), seed=fault_seed))
+    if faults is None and fault_kinds is not None:
+        raise InputError("--fault-kinds says of what kinds, but not how many", hint="give --faults too")
+    if faults is not None:
+        kinds = MOST_KINDS if fault_kinds is None else fault_kinds.split(",")
+        schedule += generated_faults(faults, seed=fault_seed, span_s=fault_span, kinds=kinds)
+    names = [*(symbol or ()), *(() if symbols is None else symbol_names(symbols))]
+    if not play:
+        names = [*(names or DEFAULT_SYMBOLS), *(entry.symbol for entry in schedule if entry.kind == "list")]
     (first, market), *beside = [
-        (found, build_market(play, symbols=symbol, seed=seed, rate=rate, speed=parse_speed(speed))) for found in venues
+        (found, build_market(play, symbols=names, seed=seed, rate=rate, speed=parse_speed(speed))) for found in venues
     ]
-    options = ExchangeOptions(now_times=now_times)
+    options = ExchangeOptions(
+        now_times=now_times,
+        weight_limit=weight_limit,
+        faults=schedule,
+        not_trading=(NOT_TRADING,) if symbols is not None and NOT_TRADING in names else (),
+    )
     asyncio.run(_serve(SimulatedExchange(market, "127.0.0.1", port, options, venue=first, beside=beside)))
 
 

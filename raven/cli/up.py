@@ -22,7 +22,9 @@ from raven.cli.supervisor import Child, Supervisor, child_command
 from raven.cli.watch import Watch
 from raven.control.plan import SERVICES, port_of, target_of
 from raven.errors import InputError
+from raven.rpc.access import Access
 from raven.rpc.client import Client
+from raven.services.runtime import metrics_host
 from raven.settings import METRICS_PORT_OFFSET, Settings
 
 SIMULATE: Final = "simulate"
@@ -62,6 +64,7 @@ class Plan:
 
 async def up(settings: Settings, plan: Plan) -> None:
     """Run until SIGINT, SIGTERM or SIGHUP; raises RavenError when it cannot begin."""
+    access = Access.of(settings)
     require_free_ports(settings, plan.services)
     venues = plan.venues(remembered(settings, settings.data, plan.services))
     exchange = await choose_exchange(settings, venues, plan.simulate, plan.simulated_port)
@@ -83,7 +86,7 @@ async def up(settings: Settings, plan: Plan) -> None:
         output.console.print(f"Going on with what was collected before: {shown(before)}")
     async with contextlib.AsyncExitStack() as stack:
         clients = {
-            name: await stack.enter_async_context(Client(target_of(settings, name))) for name in plan.services
+            name: await stack.enter_async_context(Client(target_of(settings, name), access)) for name in plan.services
         }  # fmt: skip
         watch = Watch(clients)
         supervisor.start()
@@ -127,12 +130,12 @@ def _answers_or_fails(child: Child, watch: Watch) -> bool:
 
 def require_free_ports(settings: Settings, services: Sequence[str]) -> None:
     """Say at once which ports are taken, of which service and by which setting; raises InputError."""
-    host = settings.server.host
+    host, metrics = settings.server.host, metrics_host(settings, settings.server.host)
     asked = []
     for name in services:
         setting, port = f"server.{SERVICES[name].port_setting}", port_of(settings, name)
         asked.append((name, setting, host, port))
-        asked.append((f"{name}'s metrics", f"{setting} + {METRICS_PORT_OFFSET}", host, port + METRICS_PORT_OFFSET))
+        asked.append((f"{name}'s metrics", f"{setting} + {METRICS_PORT_OFFSET}", metrics, port + METRICS_PORT_OFFSET))
     _require_free(asked)
 
 

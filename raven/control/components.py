@@ -124,7 +124,7 @@ class SourceComponent:
     async def remove(self, gone: Sequence[Wanted], remaining: Entries) -> None:
         """End the sessions of the symbols of `gone`, but for those another entry still collects."""
         still = {symbol for entry in remaining.values() for symbol in entry.ids_before}
-        self._source.leave(sorted({symbol for entry in gone for symbol in entry.ids_before} - still))
+        await self._source.leave(sorted({symbol for entry in gone for symbol in entry.ids_before} - still))
 
     def _result(self, entry: Wanted, state: control_pb2.SymbolState, message: str = "") -> control_pb2.SymbolResult:
         return control_pb2.SymbolResult(venue=entry.venue, symbol=entry.symbol, state=state, message=message)
@@ -196,7 +196,6 @@ class ConsumerComponent:
             own = [entry.instrument for entry in gone if follower.venue in ("", entry.venue)]
             if own:
                 await follower.remove(own)
-                await follower.consumer.leave(follower.name, own)
         left, still = Selection(entry.instrument for entry in gone), Selection(remaining)
         for venue in {entry.venue for entry in gone}:
             symbols = [Instrument(venue, symbol) for symbol in self._facts.symbols(venue)]

@@ -14,7 +14,7 @@ from raven.control.wanted import USER, Wanted, WantedFile
 from raven.errors import InputError
 from raven.rpc.cursors import to_message
 from raven.rpc.hub import Hub
-from raven.rpc.pb import control_pb2
+from raven.rpc.pb import control_pb2, market_data_pb2
 from raven.telemetry import Telemetry
 
 POLL_S = 0.05
@@ -161,6 +161,9 @@ class ControlService:
                     gone.append(entry)
             self._wanted.save()
             await self._component.remove(gone, self._wanted.entries)
+            end = to_message(self._hub.place) if self._hub is not None else None
+        for result in results:
+            result.session_end.CopyFrom(end or market_data_pb2.Cursor())
         return control_pb2.StopResponse(results=results)
 
     def _why_not(self, instrument: Instrument) -> tuple[control_pb2.SymbolState, str]:

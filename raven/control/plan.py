@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from raven.errors import InputError
+from raven.rpc.access import address
 from raven.settings import Settings
 from raven.settings.addresses import parse_address
 
@@ -102,17 +103,13 @@ def target_of(settings: Settings, name: str) -> str:
     if configured:
         return target_from(configured, port_of(settings, name))
     bound = settings.server.host
-    return _target("127.0.0.1" if bound in WILDCARDS else bound, port_of(settings, name))
+    return address("127.0.0.1" if bound in WILDCARDS else bound, port_of(settings, name))
 
 
-def target_from(address: str, default_port: int) -> str:
+def target_from(given: str, default_port: int) -> str:
     """`host:port` of an address given as host, host:port or URL; raises InputError for anything else."""
     try:
-        host, port = parse_address(address)
+        host, port = parse_address(given)
     except ValueError as error:
         raise InputError(str(error)) from error
-    return _target(host, port if port is not None else default_port)
-
-
-def _target(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return address(host, port if port is not None else default_port)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 import grpc
 
 from raven.batches.batch import Cursor
-from raven.errors import UpstreamError
+from raven.errors import AccessError, UpstreamError
+from raven.rpc.access import Access
 from raven.rpc.cursors import from_message, to_message
 from raven.rpc.limits import MAX_MESSAGE_BYTES
 from raven.rpc.pb import control_pb2, control_pb2_grpc, market_data_pb2, market_data_pb2_grpc
@@ -24,6 +26,29 @@ OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 3_000),
 ]
 
+REFUSED_REMEDY: Final = "set security.token (or RAVEN__SECURITY__TOKEN) to that service's token"
+LOOPBACK_REMEDY: Final = "set security.token to the same token there and here; `raven token` makes one"
+HANDSHAKE_FAILURES: Final = (
+    ("certificate has expired", "has an expired certificate", "renew it: security.tls_certificate there"),
+    (
+        "CERTIFICATE_VERIFY_FAILED",
+        "has a certificate that no authority trusted here has signed",
+        "set security.tls_ca to the authority of that service's certificate",
+    ),
+    (
+        "Hostname Verification Check failed",
+        "has a certificate of another name",
+        "name the host and address in the certificate (subjectAltName)",
+    ),
+    ("WRONG_VERSION_NUMBER", "speaks no TLS", "set security.tls_certificate and tls_key there, or no TLS here"),
+    (
+        "failed to connect.*(Socket closed|reset by peer)",
+        "ends the connection at once",
+        "it wants TLS (set security.tls_ca) or a client certificate (tls_certificate, tls_key) signed by its tls_ca",
+    ),
+)
+"""What gRPC says of a connection that could not be made: a pattern of its words, what it means, what to do."""
+
 Begin = Cursor | Literal["earliest", "latest"] | int
 """Where a subscription begins: after a cursor, at either end, or at an append time (UTC, microseconds)."""
 
@@ -33,11 +58,16 @@ class UnknownJournalError(UpstreamError):
 
 
 class Client:
-    """A channel to the service at `target` (`host:port`). Use as an async context manager, or `close` it."""
+    """A channel to the service at `target` (`host:port`), with the token and certificates of `access`.
 
-    def __init__(self, target: str) -> None:
+    Use as an async context manager, or `close` it. Every call raises UpstreamError, or AccessError when the service
+    refuses the caller or cannot be trusted.
+    """
+
+    def __init__(self, target: str, access: Access) -> None:
         self.target = target
-        self._channel = grpc.aio.insecure_channel(target, options=OPTIONS)
+        self._access = access
+        self._channel = access.channel(target, OPTIONS)
         self._control = control_pb2_grpc.ControlStub(self._channel)
         self._market_data = market_data_pb2_grpc.MarketDataStub(self._channel)
 
@@ -121,7 +151,7 @@ class Client:
             request.earliest.SetInParent()
         else:
             request.latest.SetInParent()
-        call = self._market_data.Subscribe(request)
+        call = self._market_data.Subscribe(request, metadata=self._access.metadata)
         try:
             async for response in call:
                 if response.WhichOneof("item") == "batch":
@@ -137,13 +167,22 @@ class Client:
 
     async def _call(self, method: Any, request: Any, timeout_s: float) -> Any:
         try:
-            return await method(request, timeout=timeout_s)
+            return await method(request, timeout=timeout_s, metadata=self._access.metadata)
         except grpc.aio.AioRpcError as error:
             raise self._explain(error) from error
 
     def _explain(self, error: grpc.aio.AioRpcError) -> UpstreamError:
-        if error.code() is grpc.StatusCode.UNAVAILABLE:
-            return UpstreamError(f"no service answers at {self.target}", hint="is it running? check host and port")
-        if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return UpstreamError(f"{self.target} did not answer in time")
-        return UpstreamError(f"{self.target}: {error.details() or error.code().name}")
+        details = error.details() or error.code().name
+        match error.code():
+            case grpc.StatusCode.UNAUTHENTICATED:
+                return AccessError(f"{self.target} refuses the call: {details}", hint=REFUSED_REMEDY)
+            case grpc.StatusCode.PERMISSION_DENIED:
+                return AccessError(f"{self.target} refuses the call: {details}", hint=LOOPBACK_REMEDY)
+            case grpc.StatusCode.UNAVAILABLE:
+                for sign, why, hint in HANDSHAKE_FAILURES:
+                    if re.search(sign, details):
+                        return AccessError(f"{self.target} {why}", hint=hint)
+                return UpstreamError(f"no service answers at {self.target}", hint="is it running? check host and port")
+            case grpc.StatusCode.DEADLINE_EXCEEDED:
+                return UpstreamError(f"{self.target} did not answer in time")
+        return UpstreamError(f"{self.target}: {details}")

@@ -1,5 +1,8 @@
 """Following an upstream: ask it for what is wanted here, subscribe, hand each batch on, reconnect for ever.
 
+What is wanted no more is taken up to where its session ended at the upstream, and only then left: `stop` loses nothing
+that was there when it was said.
+
 Where to begin is the consumer's position. A symbol that joins later may have begun before that position; then the
 follower goes back to where the symbol's session began and reads on from there. What was taken already is dropped
 by its ids, so going back costs time and never counts twice.
@@ -10,50 +13,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import Protocol, TypeVar
+from typing import Final, TypeVar
 
-import pyarrow as pa
-
-from raven.batches.batch import BatchMeta, Cursor
+from raven.batches.batch import Cursor
 from raven.batches.ipc import decode
 from raven.batches.selection import Instrument
 from raven.clock import Backoff, now_us
-from raven.errors import UpstreamError
+from raven.errors import AccessError, UpstreamError
+from raven.rpc.access import Access
 from raven.rpc.client import Begin, Client, UnknownJournalError
+from raven.rpc.consumer import Consumer
 from raven.rpc.cursors import from_message
 from raven.rpc.pb import control_pb2
 from raven.telemetry import Telemetry
 
 T = TypeVar("T")
+LEAVE_S: Final = 1.0
+NOWHERE: Final = Cursor("", 0)
 GRANTED = (
     control_pb2.SYMBOL_STATE_STREAMING,
     control_pb2.SYMBOL_STATE_WAITING,
     control_pb2.SYMBOL_STATE_CONNECTING,
 )
-
-
-class Consumer(Protocol):
-    """Who takes the batches of a follower, and of them the rows of the instruments it was told to want.
-
-    `problem` says why what was taken cannot be dealt with now; empty when it can.
-    """
-
-    problem: str
-
-    def want(self, upstream: str, instruments: Sequence[Instrument]) -> None:
-        """Take rows of these: the position covers them."""
-
-    async def leave(self, upstream: str, instruments: Sequence[Instrument]) -> None:
-        """Take no more rows of these."""
-
-    def position(self, upstream: str) -> Cursor | None:
-        """What has been taken so far; None: nothing yet."""
-
-    async def take(self, upstream: str, batch: pa.RecordBatch, meta: BatchMeta) -> None:
-        """Take one batch. Its cursor becomes the position."""
-
-    async def rewind(self, upstream: str, position: Cursor, instruments: Sequence[Instrument]) -> None:
-        """`instruments` join: take their rows from `position` on, going back to it where it lies before the present."""
 
 
 class Follower:
@@ -66,6 +47,7 @@ class Follower:
         self,
         name: str,
         target: str,
+        access: Access,
         *,
         venue: str = "",
         consumer_name: str,
@@ -81,24 +63,29 @@ class Follower:
         self._consumer_name = consumer_name
         self.consumer = consumer
         self._telemetry = telemetry
-        self._client = Client(target)
+        self._told = ""  # the problem that was logged last
+        self._client = Client(target, access)
         self._wanted: set[Instrument] = set()
         self._granted: set[Instrument] = set()
         self._joining: set[Instrument] = set()
-        self._leaving: set[Instrument] = set()
+        self._leaving: set[Instrument] = set()  # the upstream is not told yet
+        self._ending: dict[Instrument, Cursor] = {}  # told; rows up to there are still taken
+        self._left = asyncio.Event()
         self._session_starts: dict[Instrument, Cursor] = {}
         self.refused: dict[Instrument, str] = {}
         self._changed = asyncio.Event()
 
     @property
     def is_needed(self) -> bool:
-        """Whether anything is wanted of the upstream."""
-        return bool(self._wanted)
+        """Whether anything is wanted of the upstream, or still to be taken."""
+        return bool(self._wanted or self._leaving or self._ending)
 
     async def add(self, instruments: Sequence[Instrument], *, joining: bool) -> list[control_pb2.SymbolResult]:
         """Want `instruments`; `joining`: the position does not cover them yet. Refused ones are not kept."""
         self._wanted.update(instruments)
         self._leaving.difference_update(instruments)
+        for instrument in instruments:
+            self._ending.pop(instrument, None)
         if joining:
             self._joining.update(instruments)  # their rows are taken from where they begin, not before
         else:
@@ -107,12 +94,13 @@ class Follower:
             results = await self._request(instruments)
         except UpstreamError as error:
             self.error = str(error)
+            refused = isinstance(error, AccessError)
             results = [
                 control_pb2.SymbolResult(
                     venue=instrument.venue,
                     symbol=instrument.symbol,
                     state=control_pb2.SYMBOL_STATE_CONNECTING,
-                    message=f"waiting for {self.name} at {self.target}",
+                    message=self.error if refused else f"waiting for {self.name} at {self.target}",
                 )
                 for instrument in instruments
             ]
@@ -130,16 +118,27 @@ class Follower:
             del self.refused[instrument]
 
     async def remove(self, instruments: Iterable[Instrument]) -> None:
-        """Want `instruments` no more; the upstream is told now, or when it can be reached again."""
+        """Want `instruments` no more; returns when their last rows were taken, or after `LEAVE_S`.
+
+        An upstream that cannot be reached is told when it can be again; what was there is taken then.
+        """
         leaving = self._wanted & set(instruments)
         self._wanted -= leaving
         self._granted -= leaving
-        self._joining -= leaving
         self._leaving |= leaving
         for instrument in leaving:
             self.refused.pop(instrument, None)
-        with contextlib.suppress(UpstreamError):  # told again on the next connection
+        try:
             await self._release()
+        except UpstreamError:
+            self._changed.set()
+            return
+        await self._leave_ended()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LEAVE_S):
+                while leaving & self._ending.keys():
+                    self._left.clear()
+                    await self._left.wait()
 
     async def acknowledge(self, cursor: Cursor) -> None:
         """Let the upstream forget what lies up to `cursor`; a lost acknowledgement is made good by the next."""
@@ -158,7 +157,8 @@ class Follower:
             await self._until_wanted()
             try:
                 await self._release()
-                if not self._wanted:
+                await self._leave_ended()
+                if not self._wanted and not self._ending:
                     continue
                 await self._request(sorted(self._wanted - self._granted))
                 await self._rewind_for_joining()
@@ -173,7 +173,8 @@ class Follower:
                 await self._lost(error, backoff)
 
     async def _lost(self, error: UpstreamError, backoff: Backoff) -> None:
-        if self.connected or not self.error:
+        if self.connected or self._told != str(error):
+            self._told = str(error)
             self._telemetry.warning("upstream_lost", str(error), upstream=self.name)
             self._telemetry.add("reconnects", peer=self.name)
         self.connected = False
@@ -182,7 +183,7 @@ class Follower:
         await asyncio.sleep(backoff.next_s())
 
     async def _until_wanted(self) -> None:
-        while not self._wanted and not self._leaving:
+        while not self.is_needed:
             self.connected = False
             await self._changed.wait()
             self._changed.clear()
@@ -202,6 +203,8 @@ class Follower:
                 batch, meta = decode(payload)
                 self.lag_us = max(0, now_us() - meta.appended_us)
                 await self.consumer.take(self.name, batch, meta)
+                if self._ending:
+                    await self._leave_ended()
         self._changed.clear()
 
     async def _request(self, instruments: Sequence[Instrument]) -> list[control_pb2.SymbolResult]:
@@ -220,10 +223,36 @@ class Follower:
         return results
 
     async def _release(self) -> None:
+        """Tell the upstream what is wanted no more; it answers up to where that is to be taken."""
         leaving = sorted(self._leaving)
+        ends: dict[Instrument, Cursor] = {}
         for venue, symbols in _by_venue(leaving):
-            await self._client.stop(symbols, venue=venue, requester=self._consumer_name)
+            for result in await self._client.stop(symbols, venue=venue, requester=self._consumer_name):
+                ends[Instrument(result.venue, result.symbol)] = from_message(result.session_end)
+        for instrument in leaving:
+            if instrument in self._leaving:  # it may have been wanted again meanwhile
+                self._ending[instrument] = ends.get(instrument, NOWHERE)
         self._leaving.difference_update(leaving)  # more may have left meanwhile
+
+    async def _leave_ended(self) -> None:
+        """Leave what was taken up to its end, and what never joined."""
+        here = self.consumer.position(self.name)
+        ended = [
+            instrument
+            for instrument, end in self._ending.items()
+            if here is None
+            or instrument in self._joining
+            or here.journal_id != end.journal_id
+            or here.sequence >= end.sequence
+        ]
+        if ended:
+            self._joining.difference_update(ended)
+            for instrument in ended:
+                del self._ending[instrument]
+            await self.consumer.leave(self.name, ended)
+            self._left.set()
+            if not self.is_needed:
+                self._changed.set()  # there is nothing to follow any more
 
     async def _rewind_for_joining(self) -> None:
         joined = sorted(self._joining & self._granted)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any, Final, Protocol
 
@@ -17,20 +17,20 @@ from raven.batches.ipc import decode, encode
 from raven.batches.schema import to_frame, to_record_batch
 from raven.errors import RavenError
 from raven.journal import Entry
+from raven.rpc.access import Access, address
 from raven.rpc.cursors import to_message
+from raven.rpc.guard import CONTROL, MARKET_DATA, Context, Guard
 from raven.rpc.hub import Hub
-from raven.rpc.limits import MAX_MESSAGE_BYTES, MAX_SYMBOLS_PER_REQUEST
+from raven.rpc.limits import MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES, MAX_SYMBOLS_PER_REQUEST
 from raven.rpc.pb import control_pb2, control_pb2_grpc, market_data_pb2, market_data_pb2_grpc
 from raven.tasks import finish
 
 CURSOR_EVERY_S: Final = 1.0
 OPTIONS: Final = [
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.so_reuseport", 0),
 ]
-
-Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class ControlHandler(Protocol):
@@ -98,16 +98,18 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
 
 
 class MarketDataServicer(market_data_pb2_grpc.MarketDataServicer):
-    """Serves one hub."""
+    """Serves one hub to those whom `guard` lets in."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, guard: Guard) -> None:
         self._hub = hub
+        self._guard = guard
 
     async def Subscribe(  # noqa: N802
         self, request: market_data_pb2.SubscribeRequest, context: Context
     ) -> AsyncIterator[market_data_pb2.SubscribeResponse]:
         """Batches from where the request says, then live."""
         await _bounded(request.symbols, context)
+        await self._guard.subscribe(request.consumer, context)
         after = await self._begin(request, context)
         journal = self._hub.journal
         if request.consumer:
@@ -191,29 +193,40 @@ def _cursor_response(cursor: Cursor) -> market_data_pb2.SubscribeResponse:
 
 
 class Server:
-    """A gRPC server of one service on `host`:`port` (0: any free port; `port` tells which after `start`)."""
+    """A gRPC server of one service on `host`:`port` (0: any free port; `port` tells which after `start`).
 
-    def __init__(self, host: str, port: int, handler: ControlHandler, hub: Hub | None = None) -> None:
+    `access`: who may call; `refused` is told the reason of each call that is refused.
+    """
+
+    def __init__(
+        self, host: str, port: int, handler: ControlHandler, hub: Hub | None = None, *,
+        access: Access, refused: Callable[[str], None] = lambda _: None,
+    ) -> None:  # fmt: skip
         self.host = host
         self.port = port
-        self._server = grpc.aio.server(options=OPTIONS)
+        self._access = access
+        guard = Guard(access, refused)
+        self._server = grpc.aio.server(
+            interceptors=[guard], options=OPTIONS, maximum_concurrent_rpcs=access.max_concurrent_calls
+        )
         self._health = health.aio.HealthServicer()
         names = [health.SERVICE_NAME, reflection.SERVICE_NAME]
         control_pb2_grpc.add_ControlServicer_to_server(ControlServicer(handler), self._server)
-        names.append(control_pb2.DESCRIPTOR.services_by_name["Control"].full_name)
+        names.append(CONTROL)
         if hub is not None:
-            market_data_pb2_grpc.add_MarketDataServicer_to_server(MarketDataServicer(hub), self._server)
-            names.append(market_data_pb2.DESCRIPTOR.services_by_name["MarketData"].full_name)
+            market_data_pb2_grpc.add_MarketDataServicer_to_server(MarketDataServicer(hub, guard), self._server)
+            names.append(MARKET_DATA)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(names, self._server)
 
     async def start(self) -> None:
-        """Bind and serve; raises RavenError when the port is taken."""
+        """Bind and serve; raises RavenError when the port is taken, SettingsError without a certificate."""
+        listens_on = address(self.host, self.port)
         try:
-            self.port = self._server.add_insecure_port(f"{self.host}:{self.port}")
+            self.port = self._access.add_port(self._server, listens_on)
         except RuntimeError as error:
             raise RavenError(
-                f"cannot listen on {self.host}:{self.port}",
+                f"cannot listen on {listens_on}",
                 hint="is the host an address of this machine, and the port free? see --host and --port",
             ) from error
         await self._server.start()

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import typer
 
-from raven.control.components import SourceComponent
-from raven.services import runtime
+from raven.services import exchange, runtime
 from raven.services.runtime import Environment, HostOption, PortOption, Service
-from raven.sources.binance.source import STREAM_SCHEMA, BinanceSource
+from raven.sources.binance.protocol import SPOT
 
 NAME = "binance_spot"
 
 
 def build(environment: Environment) -> Service:
     """The source over its journal."""
-    hub = environment.open_hub(STREAM_SCHEMA)
-    settings = environment.settings.binance_spot
-    source = BinanceSource(
-        hub, websocket_url=settings.websocket_url, rest_url=settings.rest_url, folder=environment.folder,
-        batch_max_rows=settings.batch_max_rows, batch_max_age_ms=settings.batch_max_age_ms,
-        stale_s=settings.stale_s, connect_timeout_s=settings.connect_timeout_s, telemetry=environment.telemetry,
-    )  # fmt: skip
-    return Service(SourceComponent(source, environment.wanted), hub, [source.run], [source.close])
+    return exchange.build(environment, environment.settings.binance_spot, SPOT)
 
 
 def command(host: HostOption = None, port: PortOption = None) -> None:

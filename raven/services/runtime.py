@@ -22,7 +22,9 @@ from raven.control.wanted import WantedFile
 from raven.errors import RavenError
 from raven.files import FolderLock
 from raven.journal import Journal, JournalOptions
-from raven.rpc.follower import Consumer, Follower
+from raven.rpc.access import Access, is_local
+from raven.rpc.consumer import Consumer
+from raven.rpc.follower import Follower
 from raven.rpc.hub import Hub
 from raven.rpc.server import Server
 from raven.settings import MAX_PORT, METRICS_PORT_OFFSET, Settings, load
@@ -43,6 +45,7 @@ class Environment:
     name: str
     port: int
     settings: Settings
+    access: Access
     folder: Path
     telemetry: Telemetry
     wanted: WantedFile
@@ -58,12 +61,16 @@ class Environment:
         return Hub(Journal.open(self.folder, schema, options=options))
 
     def follow(self, upstream: str, consumer: Consumer) -> Follower:
-        """A follower of the service `upstream`, under this service's name."""
+        """A follower of the service `upstream`, under this service's name; SettingsError when it would refuse."""
         name = f"{self.name}-{self.port}"
         target = target_of(self.settings, upstream)
+        self.access.require_for(upstream, target)
+        if self.access.exposes_token(target):
+            self.telemetry.warning("clear_text", f"the token and the data go in clear text to {target}; TLS is off")
         return Follower(
             upstream,
             target,
+            self.access,
             venue=SERVICES[upstream].venue,
             consumer_name=name,
             consumer=consumer,
@@ -105,14 +112,19 @@ async def _serve(name: str, build: Callable[[Environment], Service], settings: S
     folder = settings.data / f"{name}-{port}"
     lock = _lock(folder)
     telemetry = Telemetry(name)
-    environment = Environment(name, port, settings, folder, telemetry, WantedFile(folder / "wanted.json"))
+    access = Access.of(settings)
+    environment = Environment(name, port, settings, access, folder, telemetry, WantedFile(folder / "wanted.json"))
     service = build(environment)
     control = ControlService(
         name, service.component, environment.wanted, telemetry, hub=service.hub, simulated=settings.simulated
     )
-    server = Server(host, port, control, service.hub)
+    server = Server(
+        host, port, control, service.hub, access=access,
+        refused=lambda reason: telemetry.add("refused_calls", reason=reason),
+    )  # fmt: skip
+    _warn_of_exposure(telemetry, access, host)
     await server.start()
-    _serve_metrics(telemetry, host, port + METRICS_PORT_OFFSET)
+    _serve_metrics(telemetry, metrics_host(settings, host), port + METRICS_PORT_OFFSET)
     telemetry.info("started", f"{name} listens on {host}:{server.port}", data=folder)
     gc.freeze()  # what was built lives as long as the service: never walk it again
     stop = asyncio.Event()
@@ -153,6 +165,23 @@ def _lock(folder: Path) -> FolderLock:
             f"the data folder {folder} cannot be written: {error.strerror}",
             hint="set `data` to a writable folder",
         ) from error
+
+
+def metrics_host(settings: Settings, host: str) -> str:
+    """Where a service bound to `host` serves its metrics, which ask nobody for a token."""
+    return settings.server.metrics_host or (host if is_local(host) else "127.0.0.1")
+
+
+def _warn_of_exposure(telemetry: Telemetry, access: Access, host: str) -> None:
+    """Say once what other machines can do or see that they perhaps should not."""
+    if not access.token and not is_local(host):
+        telemetry.warning(
+            "no_token",
+            f"listening on {host} without a token: other machines can read the data; Control and durable "
+            "subscriptions are refused to them (set security.token; `raven token` makes one)",
+        )
+    elif access.exposes_token(host):
+        telemetry.warning("clear_text", f"listening on {host} without TLS: the token and the data go in clear text")
 
 
 def _serve_metrics(telemetry: Telemetry, host: str, port: int) -> None:

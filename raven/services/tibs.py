@@ -1,27 +1,49 @@
-"""`raven_tibs`: tick imbalance bars."""
+"""`raven_tibs`: bars that trades close: tick imbalance bars and, where asked for, tick, volume and dollar bars."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Annotated
 
 import typer
 
+from raven.bars.kernel import Kernel
+from raven.bars.sized import MEASURES, SizedBarKernel
 from raven.bars.tick_imbalance import TickImbalanceKernel
 from raven.batches.schema import TIB_SCHEMA
+from raven.errors import InputError
 from raven.services import aggregation, runtime
 from raven.services.runtime import Environment, HostOption, PortOption, Service
+from raven.settings import TibsSettings
 
 NAME = "raven_tibs"
 
 
-def build(environment: Environment, flags: dict[str, float | None]) -> Service:
-    """The aggregator with one kernel; flags that are given win over `[tibs]`."""
-    given = {name: value for name, value in flags.items() if value is not None}
-    parameters = {**environment.settings.tibs.model_dump(), **given}
-    kernel = TickImbalanceKernel(**parameters)
-    if kernel.warning:
-        environment.telemetry.warning("tib_parameters", kernel.warning)
-    return aggregation.build(environment, [kernel], TIB_SCHEMA)
+def build(environment: Environment, flags: Mapping[str, object]) -> Service:
+    """The aggregator with a kernel for each bar type and size; flags that are given win over `[tibs]`."""
+    chosen = kernels(environment.settings.tibs, flags)
+    for kernel in chosen:
+        if isinstance(kernel, TickImbalanceKernel) and kernel.warning:
+            environment.telemetry.warning("tib_parameters", kernel.warning)
+    return aggregation.build(environment, chosen, TIB_SCHEMA)
+
+
+def kernels(settings: TibsSettings, flags: Mapping[str, object]) -> Sequence[Kernel]:
+    """The kernels asked for, each once; a flag that is None leaves its setting in force.
+
+    Raises InputError when a parameter is out of range or no bars are left to build.
+    """
+    asked = settings.model_copy(update={name: value for name, value in flags.items() if value is not None})
+    chosen: list[Kernel] = []
+    if asked.imbalance_bars:
+        parameters = {field.name: getattr(asked, field.name) for field in fields(TickImbalanceKernel)}
+        chosen.append(TickImbalanceKernel(**parameters))
+    for measure in MEASURES:
+        chosen += [SizedBarKernel(measure, size) for size in getattr(asked, f"{measure}_bars")]
+    if not chosen:
+        raise InputError("no bars are left to build", hint="leave out --no-tibs, or add --tick-bars or another size")
+    return list(dict.fromkeys(chosen))
 
 
 def command(
@@ -33,14 +55,27 @@ def command(
     size_max: Annotated[float | None, typer.Option(help="Largest expected size [1000].")] = None,
     min_imbalance: Annotated[float | None, typer.Option(help="Least |expected imbalance|; 0: off [0].")] = None,
     max_ticks: Annotated[int | None, typer.Option(help="Close a bar at so many ticks; 0: off [0].")] = None,
+    tick_bars: Annotated[
+        list[float] | None, typer.Option(help="Bars of so many trades, too; repeat for several.")
+    ] = None,
+    volume_bars: Annotated[
+        list[float] | None, typer.Option(help="Bars of so many base units, too; repeat for several.")
+    ] = None,
+    dollar_bars: Annotated[
+        list[float] | None, typer.Option(help="Bars of so many quote units, too; repeat for several.")
+    ] = None,
+    tibs: Annotated[
+        bool | None, typer.Option("--tibs/--no-tibs", help="Build tick imbalance bars, or leave them out [--tibs].")
+    ] = None,
     host: HostOption = None,
     port: PortOption = None,
 ) -> None:
-    """Build tick imbalance bars from trades and stream them."""
+    """Build bars that trades close from trades, and stream them: tick imbalance bars and those of the sizes given."""
     flags = {
         "initial_size": initial_size, "initial_p_buy": initial_p_buy, "alpha_size": alpha_size,
         "alpha_imbl": alpha_imbl, "size_min": size_min, "size_max": size_max, "min_imbalance": min_imbalance,
-        "max_ticks": max_ticks,
+        "max_ticks": max_ticks, "tick_bars": tick_bars or None, "volume_bars": volume_bars or None,
+        "dollar_bars": dollar_bars or None, "imbalance_bars": tibs,
     }  # fmt: skip
     runtime.main(NAME, lambda environment: build(environment, flags), host=host, port=port)
 

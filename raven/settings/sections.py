@@ -5,7 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from raven.settings.addresses import HTTP, WEBSOCKET, checked_url, parse_address
@@ -31,19 +40,25 @@ def _split(value: Any) -> Any:
     """A list written as `60,300`, or a single number."""
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
-    return [value] if isinstance(value, int) else value
+    return [value] if isinstance(value, int | float) else value
 
 
 Port = Annotated[int, Field(ge=1, le=MAX_PORT - METRICS_PORT_OFFSET)]
 Address = Annotated[str, AfterValidator(_address)]
 WebSocketUrl = Annotated[str, AfterValidator(lambda url: checked_url(url, WEBSOCKET))]
+LIST = BeforeValidator(_split)
 HttpUrl = Annotated[str, AfterValidator(lambda url: checked_url(url, HTTP))]
 
 
 class ServerSettings(Section):
-    """Where services bind, and the port of each; metrics are served at the port + 1000."""
+    """Where services bind, and the port of each.
+
+    Metrics are served at the port + 1000, to anyone who can connect, so they have an address of their own:
+    `metrics_host`; empty: `host` where that is an address of loopback, else 127.0.0.1.
+    """
 
     host: str = "127.0.0.1"
+    metrics_host: str = ""
     port_binance_spot: Port = 50001
     port_binance_futures: Port = 50002
     port_timebar_minutes: Port = 50051
@@ -80,6 +95,42 @@ class UpstreamSettings(Section):
     raven_tibs: Address = ""
     tick_persistence: Address = ""
     bar_persistence: Address = ""
+
+
+class SecuritySettings(Section):
+    """Who may call a service, and whom its clients trust; see docs/several_machines.md.
+
+    - `token`: what every call but health has to bring, the same on all machines; empty: only this machine is obeyed.
+    - `tls_certificate`, `tls_key`: PEM files of a service's own certificate chain and key; both set: TLS is on.
+    - `tls_ca`: PEM file of the authorities that clients trust; empty: well-known public ones.
+    - `tls_client_certificates`: a service demands of its clients certificates signed by `tls_ca` (mutual TLS).
+    - `max_subscriptions_per_peer`: streams of batches that one address may hold at a service.
+    - `max_concurrent_calls`: calls of all peers that a service has under way, streams included.
+    """
+
+    token: SecretStr = SecretStr("")
+    tls_certificate: str = ""
+    tls_key: str = ""
+    tls_ca: str = ""
+    tls_client_certificates: bool = False
+    max_subscriptions_per_peer: int = Field(256, ge=1)
+    max_concurrent_calls: int = Field(4096, ge=1)
+
+    @field_validator("token")
+    @classmethod
+    def _can_be_sent(cls, token: SecretStr) -> SecretStr:
+        if not all("!" <= character <= "~" for character in token.get_secret_value()):
+            raise ValueError("a token has visible ASCII characters only, no blanks; `raven token` makes one")
+        return token
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if bool(self.tls_certificate) != bool(self.tls_key):
+            given, missing = ("tls_certificate", "tls_key") if self.tls_certificate else ("tls_key", "tls_certificate")
+            raise ValueError(f"{given} is set and {missing} is not: TLS needs both")
+        if self.tls_client_certificates and not (self.tls_certificate and self.tls_ca):
+            raise ValueError("tls_client_certificates needs tls_certificate, tls_key and tls_ca")
+        return self
 
 
 class BinanceSettings(Section):
@@ -130,7 +181,7 @@ class JournalSettings(Section):
 
 
 class TibsSettings(Section):
-    """Parameters of tick imbalance bars, as the flags of `raven_tibs` name them."""
+    """Parameters of tick imbalance bars and sizes of the other bars that trades close, as the flags of `raven_tibs`."""
 
     initial_size: float = 100.0
     initial_p_buy: float = 0.7
@@ -140,12 +191,16 @@ class TibsSettings(Section):
     size_max: float = 1000.0
     min_imbalance: float = 0.0
     max_ticks: int = 0
+    imbalance_bars: bool = True
+    tick_bars: Annotated[list[int], LIST] = []
+    volume_bars: Annotated[list[float], LIST] = []
+    dollar_bars: Annotated[list[float], LIST] = []
 
 
 class TimebarSettings(Section):
     """Intervals of `raven_timebar`, and how long after its end a quiet symbol's bar waits."""
 
-    seconds: Annotated[list[Annotated[int, Field(ge=1)]], BeforeValidator(_split)] = [60]
+    seconds: Annotated[list[Annotated[int, Field(ge=1)]], LIST] = [60]
     allowed_lateness_ms: int = Field(2_000, ge=0)
 
 
@@ -183,6 +238,7 @@ class Settings(BaseSettings):
     checkpoint_s: float = Field(2.0, gt=0)
     server: ServerSettings = ServerSettings()
     upstream: UpstreamSettings = UpstreamSettings()
+    security: SecuritySettings = SecuritySettings()
     binance_spot: BinanceSpotSettings = BinanceSpotSettings()
     binance_futures: BinanceFuturesSettings = BinanceFuturesSettings()
     journal: JournalSettings = JournalSettings()

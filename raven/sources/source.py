@@ -32,8 +32,8 @@ class Source(Protocol):
     def want(self, symbols: Mapping[str, int | None]) -> None:
         """Collect these symbols from now on. Each comes with the last id before its session: no gap begins there."""
 
-    def leave(self, symbols: Sequence[str]) -> None:
-        """Collect these symbols no more."""
+    async def leave(self, symbols: Sequence[str]) -> None:
+        """Collect these symbols no more; what came of them is published before this returns, and nothing after."""
 
     def last_id(self, symbol: str) -> int | None:
         """The last trade id of `symbol`; None when it was never collected."""

@@ -19,6 +19,7 @@ from typing import Any
 import polars as pl
 
 from raven.control.plan import SERVICES
+from raven.rpc.access import Access
 from raven.rpc.client import Client
 from raven.rpc.pb import control_pb2
 
@@ -70,6 +71,8 @@ class Cluster:
             "RAVEN__DATA": str(self.data),
             "RAVEN__BINANCE_SPOT__WEBSOCKET_URL": f"ws://127.0.0.1:{self.exchange_port}",
             "RAVEN__BINANCE_SPOT__REST_URL": f"http://127.0.0.1:{self.exchange_port}",
+            "RAVEN__BINANCE_FUTURES__WEBSOCKET_URL": f"ws://127.0.0.1:{self.exchange_port}/market",
+            "RAVEN__BINANCE_FUTURES__REST_URL": f"http://127.0.0.1:{self.exchange_port}",
             "RAVEN__DELTA__FLUSH_S": "1",
             **environment,
         }
@@ -114,7 +117,7 @@ class Cluster:
 
     def status(self, name: str) -> control_pb2.StatusResponse:
         async def ask() -> control_pb2.StatusResponse:
-            async with Client(f"127.0.0.1:{self.ports[name]}") as client:
+            async with Client(f"127.0.0.1:{self.ports[name]}", Access()) as client:
                 return await client.status()
 
         return asyncio.run(ask())

@@ -1,4 +1,4 @@
-"""Slow, obvious per-trade oracles of both bar types, and how bars are compared with them.
+"""Slow, obvious per-trade oracles of all bar types, and how bars are compared with them.
 
 They keep the trades of the open bar in a list and compute every figure from that list.
 """
@@ -6,6 +6,7 @@ They keep the trades of the open bar in a list and compute every figure from tha
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -112,7 +113,81 @@ class TimeBarOracle:
         return {"open_time": open_us, "close_time": open_us + self.every_us, **bar.figures(complete)}
 
 
-class TickImbalanceOracle:
+class ClosedByTradesOracle:
+    """Bars that trades close; a type says when, and what is shown beside the figures."""
+
+    def __init__(self) -> None:
+        self.open: dict[str, OpenBar] = {}
+        self.last: dict[str, tuple[Trade, int]] = {}
+
+    def is_over(self, trades: list[Trade]) -> bool:
+        raise NotImplementedError
+
+    def learn(self, trades: list[Trade]) -> None:
+        """A bar of `trades` closed by the rule."""
+
+    def own_figures(self, _symbol: str) -> dict:
+        raise NotImplementedError
+
+    def step(self, trades: Iterable[Trade]) -> list[dict]:
+        closed = []
+        for trade in trades:
+            closed += self._add(trade)
+        return closed
+
+    def still_open(self) -> list[dict]:
+        return [self._row(bar, complete=False) for bar in self.open.values()]
+
+    def _add(self, trade: Trade) -> list[dict]:
+        symbol = trade.symbol
+        last, last_us = self.last.get(symbol, (None, trade.ts_us))
+        folded_us = max(trade.ts_us, last_us)
+        self.last[symbol] = (trade, folded_us)
+        has_ids = trade.trade_id is not None
+        follows = last is not None and has_ids and trade.trade_id == last.trade_id + 1
+        gap = last is not None and has_ids and not follows
+        closed = []
+        if gap and symbol in self.open:
+            closed.append(self._row(self.open.pop(symbol), complete=False))
+        bar = self.open.setdefault(symbol, OpenBar(start_seen=follows))
+        bar.trades.append((trade, folded_us))
+        trades = [each for each, _ in bar.trades]
+        if self.is_over(trades):
+            closed.append(self._row(self.open.pop(symbol), complete=bar.start_seen))
+            self.learn(trades)
+        return closed
+
+    def _row(self, bar: OpenBar, *, complete: bool) -> dict:
+        return {
+            "open_time": bar.trades[0][1],
+            "close_time": bar.trades[-1][1],
+            **bar.figures(complete),
+            "theta": float(sum(trade.side for trade, _ in bar.trades)),
+            **self.own_figures(bar.trades[0][0].symbol),
+        }
+
+
+class SizedOracle(ClosedByTradesOracle):
+    """Tick, volume and dollar bars; what is reached is added up trade by trade."""
+
+    def __init__(self, measure: str, size: float) -> None:
+        super().__init__()
+        self.measure = measure
+        self.size = float(size)
+
+    def is_over(self, trades: list[Trade]) -> bool:
+        if self.measure == "tick":
+            return len(trades) == self.size
+        reached = 0.0
+        for trade in trades:
+            reached += trade.quantity if self.measure == "volume" else trade.price * trade.quantity
+        return reached >= self.size * (1 - 1e-12)
+
+    def own_figures(self, _symbol: str) -> dict:
+        return {"threshold": self.size, "expected_size": None, "expected_imbalance": None}
+
+
+class TickImbalanceOracle(ClosedByTradesOracle):
     """The parameters are those of the kernel."""
 
     def __init__(
@@ -126,57 +201,32 @@ class TickImbalanceOracle:
         min_imbalance=0.0,
         max_ticks=None,
     ) -> None:
+        super().__init__()
         self.alpha_size = alpha_size
         self.alpha_imbl = alpha_imbl
         self.size_min = size_min
         self.size_max = size_max
         self.min_imbalance = min_imbalance
         self.max_ticks = max_ticks
-        self.size_first = initial_size
-        self.imbalance_first = self._bound(2 * initial_p_buy - 1, 1.0)
-        self.size: dict[str, float] = {}
-        self.imbalance: dict[str, float] = {}
-        self.open: dict[str, OpenBar] = {}
-        self.last: dict[str, tuple[Trade, int]] = {}
+        self.size: dict[str, float] = defaultdict(lambda: initial_size)
+        imbalance_first = self._bound(2 * initial_p_buy - 1, 1.0)
+        self.imbalance: dict[str, float] = defaultdict(lambda: imbalance_first)
 
-    def step(self, trades: Iterable[Trade]) -> list[dict]:
-        closed = []
-        for trade in trades:
-            closed += self._add(trade)
-        return closed
+    def is_over(self, trades: list[Trade]) -> bool:
+        symbol, ticks = trades[0].symbol, len(trades)
+        theta = sum(trade.side for trade in trades)
+        crossed = abs(theta) >= abs(self.size[symbol] * self.imbalance[symbol])
+        return ticks > 1 and (crossed or ticks == self.max_ticks)
 
-    def still_open(self) -> list[dict]:
-        return [self._row(bar, complete=False) for bar in self.open.values()]
-
-    def _add(self, trade: Trade) -> list[dict]:
-        symbol = trade.symbol
-        self.size.setdefault(symbol, self.size_first)
-        self.imbalance.setdefault(symbol, self.imbalance_first)
-        last, last_us = self.last.get(symbol, (None, trade.ts_us))
-        folded_us = max(trade.ts_us, last_us)
-        self.last[symbol] = (trade, folded_us)
-        has_ids = trade.trade_id is not None
-        follows = last is not None and has_ids and trade.trade_id == last.trade_id + 1
-        gap = last is not None and has_ids and not follows
-        closed = []
-        if gap and symbol in self.open:
-            closed.append(self._row(self.open.pop(symbol), complete=False))
-        bar = self.open.get(symbol)
-        if bar is None:
-            self.open[symbol] = OpenBar(start_seen=follows, trades=[(trade, folded_us)])
-            return closed
-        bar.trades.append((trade, folded_us))
-        ticks = len(bar.trades)
-        theta = sum(each.side for each, _ in bar.trades)
-        if abs(theta) >= abs(self.size[symbol] * self.imbalance[symbol]) or ticks == self.max_ticks:
-            closed.append(self._row(self.open.pop(symbol), complete=bar.start_seen))
-            p = ((ticks + theta) / 2) / ticks
-            before = self.imbalance[symbol]
-            b = self.alpha_imbl * (2 * p - 1) + (1 - self.alpha_imbl) * before
-            t = self.alpha_size * ticks + (1 - self.alpha_size) * self.size[symbol]
-            self.imbalance[symbol] = self._bound(b, before)
-            self.size[symbol] = min(max(t, self.size_min), self.size_max)
-        return closed
+    def learn(self, trades: list[Trade]) -> None:
+        symbol, ticks = trades[0].symbol, len(trades)
+        theta = sum(trade.side for trade in trades)
+        p = ((ticks + theta) / 2) / ticks
+        before = self.imbalance[symbol]
+        b = self.alpha_imbl * (2 * p - 1) + (1 - self.alpha_imbl) * before
+        t = self.alpha_size * ticks + (1 - self.alpha_size) * self.size[symbol]
+        self.imbalance[symbol] = self._bound(b, before)
+        self.size[symbol] = min(max(t, self.size_min), self.size_max)
 
     def _bound(self, imbalance: float, before: float) -> float:
         if abs(imbalance) < self.min_imbalance:
@@ -184,13 +234,8 @@ class TickImbalanceOracle:
             return self.min_imbalance if sign > 0 else -self.min_imbalance
         return imbalance
 
-    def _row(self, bar: OpenBar, *, complete: bool) -> dict:
-        symbol = bar.trades[0][0].symbol
+    def own_figures(self, symbol: str) -> dict:
         return {
-            "open_time": bar.trades[0][1],
-            "close_time": bar.trades[-1][1],
-            **bar.figures(complete),
-            "theta": float(sum(trade.side for trade, _ in bar.trades)),
             "threshold": self.size[symbol] * self.imbalance[symbol],
             "expected_size": self.size[symbol],
             "expected_imbalance": self.imbalance[symbol],

@@ -33,6 +33,7 @@ def archive(shared_data: Path) -> pl.DataFrame:
 def test_every_name_is_there_and_documented() -> None:
     assert set(api.__all__) == {
         "read_trades", "iter_trades", "replay", "time_bars", "tick_imbalance_bars", "TimeBars", "TickImbalanceBars",
+        "tick_bars", "volume_bars", "dollar_bars", "TickBars", "VolumeBars", "DollarBars",
         "scan_trades", "scan_bars", "live",
     }  # fmt: skip
     for name in api.__all__:
@@ -61,6 +62,25 @@ def test_a_frame_out_of_order_is_put_in_order_and_frames_out_of_order_warn(archi
     assert hours["total_ticks"].to_list() == raven.time_bars(archive, "1h")["total_ticks"].to_list()
     with pytest.warns(DroppedRowsWarning, match="50000 rows were left out"):
         raven.time_bars([archive[50_000:], archive[:50_000]], "1h")
+
+
+def test_tick_volume_and_dollar_bars(archive: pl.DataFrame) -> None:
+    ticks = raven.tick_bars(archive, ticks=1000)
+    assert (ticks.height, ticks["total_ticks"].unique().to_list()) == (102, [1000])
+    assert ticks["complete"].to_list() == [False, *[True] * 101]
+    volume, dollars = raven.volume_bars(archive, volume=50), raven.dollar_bars(archive, dollars=250_000)
+    assert (volume["volume"] >= 50 * (1 - 1e-12)).all()
+    assert (dollars["quote_volume"] >= 250_000 * (1 - 1e-12)).all()
+    for bars, again in (
+        (ticks, raven.tick_bars(archive.lazy(), 1000)),
+        (volume, raven.volume_bars([archive[:50_000], archive[50_000:]], 50)),
+        (dollars, raven.dollar_bars(archive.reverse(), 250_000)),
+    ):
+        assert_frame_equal(again, bars, rel_tol=1e-12)
+        assert bars["expected_size"].null_count() == bars["expected_imbalance"].null_count() == bars.height
+        assert (bars["theta"] == bars["buy_ticks"] - bars["sell_ticks"]).all()
+    whole = raven.volume_bars(archive, 50, partial=True)
+    assert (whole.height, whole["total_ticks"].sum()) == (volume.height + 1, archive.height)
 
 
 def test_partial_adds_the_open_bar(archive: pl.DataFrame) -> None:
@@ -111,6 +131,12 @@ def test_wrong_parameters_say_why() -> None:
         raven.time_bars(frame, "1 fortnight")
     with pytest.raises(InputError, match=r"size.min"):
         raven.tick_imbalance_bars(frame, size_min=-1)
+    with pytest.raises(InputError, match=r"tick-bars must be a whole number above 0, got 2.5"):
+        raven.tick_bars(frame, 2.5)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"volume-bars must be above 0, got 0"):
+        raven.volume_bars(frame, 0)
+    with pytest.raises(InputError, match=r"dollar-bars must be a finite number, got nan"):
+        raven.DollarBars(float("nan"))
     with pytest.raises(InputError, match="Polars frame"):
         raven.TimeBars().update({"price": [1.0]})  # type: ignore[arg-type]
 
@@ -119,6 +145,9 @@ def test_step_by_step_with_a_snapshot_in_the_middle(archive: pl.DataFrame) -> No
     for make, reference in (
         (lambda: raven.TimeBars("1m"), raven.time_bars(archive, partial=True)),
         (raven.TickImbalanceBars, raven.tick_imbalance_bars(archive, partial=True)),
+        (lambda: raven.TickBars(500), raven.tick_bars(archive, 500, partial=True)),
+        (lambda: raven.VolumeBars(20.5), raven.volume_bars(archive, 20.5, partial=True)),
+        (lambda: raven.DollarBars(1e5), raven.dollar_bars(archive, 1e5, partial=True)),
     ):
         first = make()
         parts = [first.update(archive[:40_000])]
@@ -129,6 +158,8 @@ def test_step_by_step_with_a_snapshot_in_the_middle(archive: pl.DataFrame) -> No
         assert_frame_equal(joined, reference, rel_tol=1e-12)
     with pytest.raises(StateError):
         raven.TimeBars("5m").restore(raven.TimeBars("1m").restore(first_snapshot()).snapshot())
+    with pytest.raises(StateError):
+        raven.VolumeBars(10).restore(second.snapshot())
     with pytest.raises(StateError, match="damaged"):
         raven.TimeBars("1m").restore(b"\x00 nothing")
 
@@ -209,3 +240,13 @@ def test_scans_read_the_configured_store(tmp_path: Path, monkeypatch: pytest.Mon
     found = raven.scan_bars("BINANCE_SPOT", "BTCUSDT", "10s").collect().sort("open_time")
     assert_frame_equal(found.select(expected.columns), expected)
     assert raven.scan_bars(spec="1m").collect().is_empty()
+    closed = DeltaBarStore(tmp_path / "delta", "tick_imbalance_bars")
+    closed.open()
+    for number, make in enumerate(
+        (raven.TickBars(9), raven.VolumeBars(10), raven.DollarBars(5e3), raven.TickImbalanceBars())
+    ):
+        expected = make.update(frame.with_columns(venue=pl.lit("BINANCE_SPOT")))
+        closed.write(BarFlush([expected], {"raven_tibs": Cursor("j", number + 1)}))
+        found = raven.scan_bars(spec=expected["spec"][0]).collect().sort("first_trade_id")
+        assert_frame_equal(found.select(expected.columns), expected)
+    closed.close()

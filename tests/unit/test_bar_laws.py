@@ -10,13 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raven.bars.kernel import Kernel
+from raven.bars.sized import SizedBarKernel
 from raven.bars.state import restore, snapshot
 from raven.bars.tick_imbalance import TickImbalanceKernel
 from raven.bars.time_bars import TimeBarKernel
 from raven.batches.batch import TradeBatch
 from raven.batches.schema import polars_schema
 from raven.errors import InputError, StateError
-from tests.unit.oracles import TickImbalanceOracle, TimeBarOracle, assert_as_oracle, assert_same_bars
+from tests.unit.oracles import (
+    ClosedByTradesOracle,
+    SizedOracle,
+    TickImbalanceOracle,
+    TimeBarOracle,
+    assert_as_oracle,
+    assert_same_bars,
+)
 from tests.unit.strategies import (
     START_US,
     SYMBOLS,
@@ -39,12 +47,22 @@ KERNELS = [
     TimeBarKernel(1_000_000),
     TickImbalanceKernel(**SMALL_TIB),
     TickImbalanceKernel(**SMALL_TIB, min_imbalance=0.3, max_ticks=7),
+    SizedBarKernel("tick", 1),
+    SizedBarKernel("tick", 4),
+    SizedBarKernel("volume", 1.5),
+    SizedBarKernel("dollar", 90),
 ]
-REAL_KERNELS = [TimeBarKernel(60_000_000), TickImbalanceKernel()]
+REAL_KERNELS = [
+    TimeBarKernel(60_000_000),
+    TickImbalanceKernel(),
+    SizedBarKernel("tick", 250),
+    SizedBarKernel("volume", 20),
+    SizedBarKernel("dollar", 100_000),
+]
 
 
 def label(value: object) -> str | None:
-    return value.spec if isinstance(value, TimeBarKernel | TickImbalanceKernel) else None
+    return value.spec if isinstance(value, TimeBarKernel | TickImbalanceKernel | SizedBarKernel) else None
 
 
 each_kernel = pytest.mark.parametrize("kernel", KERNELS, ids=label)
@@ -52,9 +70,11 @@ each_real_kernel = pytest.mark.parametrize("kernel", REAL_KERNELS, ids=label)
 few = settings(max_examples=30, deadline=None)
 
 
-def oracle_of(kernel: Kernel) -> TimeBarOracle | TickImbalanceOracle:
+def oracle_of(kernel: Kernel) -> TimeBarOracle | ClosedByTradesOracle:
     if isinstance(kernel, TimeBarKernel):
         return TimeBarOracle(kernel.every_us, kernel.allowed_lateness_us)
+    if isinstance(kernel, SizedBarKernel):
+        return SizedOracle(kernel.measure, kernel.size)
     names = [*SMALL_TIB, "initial_p_buy", "min_imbalance", "max_ticks"]
     return TickImbalanceOracle(**{name: getattr(kernel, name) for name in names})
 
@@ -130,6 +150,13 @@ def test_symbols_together_are_as_each_alone(kernel, data):
         assert_same_bars(kernel.open_bars(state, VENUE).filter(symbol=symbol), kernel.open_bars(alone_state, VENUE))
 
 
+def closed_by_rule(kernel: Kernel, bar: dict) -> bool:
+    if isinstance(kernel, SizedBarKernel):
+        figure = {"tick": "total_ticks", "volume": "volume", "dollar": "quote_volume"}[kernel.measure]
+        return bar[figure] >= bar["threshold"] * (1 - 1e-11)
+    return bar["total_ticks"] >= 2 and abs(bar["theta"]) >= abs(bar["threshold"])
+
+
 def draw_watermarked(data: st.DataObject) -> tuple[list, list[TradeBatch], list[dict]]:
     """A cut stream with watermarks and held symbols put in anywhere; the arguments of each step too."""
     trades = data.draw(trade_streams())
@@ -176,7 +203,7 @@ def test_watermarks_only_add_lower_revisions_of_time_bars(data):
 @pytest.mark.parametrize("kernel", KERNELS[1:], ids=label)
 @few
 @given(data=st.data())
-def test_watermarks_do_nothing_to_tibs(kernel, data):
+def test_watermarks_do_nothing_to_bars_that_trades_close(kernel, data):
     trades, batches, _ = draw_watermarked(data)
     _, bars = run(kernel, batches)
     _, plain = run(kernel, [batch_of(trades)])
@@ -195,15 +222,15 @@ def test_exactly_the_time_bars_that_touch_a_gap_are_incomplete(data):
         assert bar["complete"] == all((bar["symbol"], trade_id) in seen for trade_id in reach)
 
 
+@pytest.mark.parametrize("kernel", [KERNELS[1], *KERNELS[3:]], ids=label)
 @few
 @given(data=st.data())
-def test_exactly_the_tibs_that_touch_a_gap_are_incomplete(data):
-    kernel = KERNELS[1]
+def test_exactly_the_bars_that_trades_close_and_a_gap_touches_are_incomplete(kernel, data):
     trades = data.draw(trade_streams())
     _, bars = run(kernel, [batch_of(part) for part in cut_at(trades, data.draw(cuts(len(trades))))])
     seen = {(trade.symbol, trade.trade_id) for trade in trades}
     for bar in bars.iter_rows(named=True):
-        crossed = bar["total_ticks"] >= 2 and abs(bar["theta"]) >= abs(bar["threshold"])
+        crossed = closed_by_rule(kernel, bar)
         assert bar["complete"] == (crossed and (bar["symbol"], bar["first_trade_id"] - 1) in seen)
         assert crossed or (bar["symbol"], bar["last_trade_id"] + 1) not in seen
         assert bar["last_trade_id"] - bar["first_trade_id"] + 1 == bar["total_ticks"]
@@ -240,7 +267,7 @@ def test_recordings_give_the_bars_of_the_oracle(kernel, shared_data):
     trades = pl.concat(
         [archive_trades(shared_data).head(20_000), *[frame.head(4_000) for frame in collector_trades(shared_data)]]
     ).sort("ts_event", maintain_order=True)
-    oracle = TimeBarOracle(60_000_000) if isinstance(kernel, TimeBarKernel) else TickImbalanceOracle()
+    oracle = oracle_of(kernel)
     state, bars = run_frames(kernel, in_batches(trades, 3_000))
     assert_as_oracle(bars, oracle.step(trades_of(trades)))
     assert_as_oracle(kernel.open_bars(state, VENUE), oracle.still_open())

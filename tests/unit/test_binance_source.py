@@ -5,68 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 import resource
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-import polars as pl
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
-from raven.batches.batch import BatchMeta, Gap
-from raven.batches.ipc import decode
-from raven.batches.schema import to_frame
+from raven.batches.batch import Gap
 from raven.errors import JournalError
 from raven.journal import Journal
 from raven.rpc.hub import Hub
-from raven.sources.binance.source import STREAM_SCHEMA, BinanceSource
+from raven.sources.binance.protocol import SPOT
+from raven.sources.binance.source import BinanceSource
 from raven.sources.binance.watermark import Watermark
 from raven.sources.simulated.build import build_market
 from raven.sources.simulated.exchange import SimulatedExchange
 from raven.telemetry import Telemetry
-
-Serve = Callable[[ServerConnection], Awaitable[None]]
-
-
-@asynccontextmanager
-async def collecting(
-    folder: Path, ws_url: str, rest_url: str = "http://127.0.0.1:1", stale_s: float = 30
-) -> AsyncIterator[BinanceSource]:
-    with Journal.open(folder, STREAM_SCHEMA) as journal:
-        source = BinanceSource(
-            Hub(journal), websocket_url=ws_url, rest_url=rest_url, folder=folder, batch_max_rows=500,
-            batch_max_age_ms=10, stale_s=stale_s, connect_timeout_s=5, telemetry=Telemetry("test"),
-        )  # fmt: skip
-        run = asyncio.ensure_future(source.run())
-        try:
-            yield source
-        finally:
-            run.cancel()
-            await asyncio.gather(run, return_exceptions=True)
-            await source.close()
-
-
-def recorded(folder: Path) -> tuple[pl.DataFrame, list[BatchMeta]]:
-    with Journal.open(folder, STREAM_SCHEMA) as journal:
-        entries = list(journal.read())
-    frames = [to_frame(decode(entry.payload)[0]) for entry in entries]
-    return pl.concat(frames), [entry.meta for entry in entries]
-
-
-async def until(condition: Callable[[], bool], timeout_s: float = 15) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.02)
-
-
-def rows_of(source: BinanceSource) -> int:
-    return source._telemetry.totals.get("rows", 0)
-
-
-def begin(source: BinanceSource, symbol: str) -> None:
-    """Begin a session."""
-    source.want({symbol: source.last_id(symbol)})
+from tests.unit.collecting import SPOT_STREAM, begin, collecting, recorded, rows_of, serving, settings, until
 
 
 def trade(number: int, symbol: str = "BTCUSDT", *, time_us: int = 1_760_000_000_000_000) -> str:
@@ -83,20 +38,6 @@ def trade(number: int, symbol: str = "BTCUSDT", *, time_us: int = 1_760_000_000_
     return json.dumps({"stream": f"{symbol.lower()}@trade", "data": data})
 
 
-@asynccontextmanager
-async def serving(script: Serve) -> AsyncIterator[str]:
-    """A WebSocket server that runs `script` on each connection after it acknowledged the subscription."""
-
-    async def handle(socket: ServerConnection) -> None:
-        request = json.loads(await socket.recv())
-        await socket.send(json.dumps({"result": None, "id": request["id"]}))
-        await script(socket)
-
-    async with serve(handle, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        yield f"ws://127.0.0.1:{port}"
-
-
 async def test_nothing_is_collected_until_asked_for_and_only_that(tmp_path: Path) -> None:
     exchange = SimulatedExchange(build_market(symbols=["BTCUSDT", "ETHUSDT"], rate=200.0), port=0)
     await exchange.start()
@@ -109,7 +50,7 @@ async def test_nothing_is_collected_until_asked_for_and_only_that(tmp_path: Path
             await until(lambda: rows_of(source) > 50)
             begin(source, "ETHUSDT")
             await until(lambda: source.facts.of("BINANCE_SPOT", "ETHUSDT").rows > 50)
-            source.leave(["BTCUSDT"])
+            await source.leave(["BTCUSDT"])
             await until(lambda: source.feed.acknowledged == {"ETHUSDT"})
             await asyncio.sleep(0.2)
             stopped_at = source.facts.of("BINANCE_SPOT", "BTCUSDT").rows
@@ -167,7 +108,7 @@ async def test_ids_between_two_sessions_are_no_gap_but_a_later_jump_is(tmp_path:
     async with serving(script) as url, collecting(tmp_path, url) as source:
         begin(source, "BTCUSDT")
         await until(lambda: rows_of(source) == 5)
-        source.leave(["BTCUSDT"])
+        await source.leave(["BTCUSDT"])
         await until(lambda: not source.feed.connected)
         begin(source, "BTCUSDT")
         await until(lambda: rows_of(source) == 8)
@@ -245,12 +186,6 @@ async def test_an_idle_feed_goes_on_telling_the_time_while_connected(tmp_path: P
     assert 0.8e6 < watermarks[2] - watermarks[1] < 1.5e6
 
 
-async def test_thousands_of_streams_are_more_than_a_connection_holds(tmp_path: Path) -> None:
-    async with collecting(tmp_path, "ws://127.0.0.1:1") as source:
-        with pytest.raises(Exception, match="at most 1024 streams"):
-            source.want({f"S{number}USDT": None for number in range(1025)})
-
-
 async def test_a_session_that_had_no_trade_yet_is_still_new_after_a_restart(tmp_path: Path) -> None:
     sessions = iter([range(1, 6), range(500, 502)])
 
@@ -277,13 +212,13 @@ async def test_a_quiet_market_is_no_stale_connection(tmp_path: Path) -> None:
     await exchange.start()
     try:
         async with collecting(tmp_path, exchange.ws_url, exchange.rest_url, stale_s=0.4) as source:
-            source._last_ids["BTCUSDT"] = 2**62  # everything the exchange has traded was seen
+            source._hold.last_ids["BTCUSDT"] = 2**62  # everything the exchange has traded was seen
             begin(source, "BTCUSDT")
             await until(lambda: source.feed.acknowledged == {"BTCUSDT"})
             await asyncio.sleep(1.5)
-            assert source.feed.connections == 1
-            source._last_ids["BTCUSDT"] = 0  # now something is missing
-            await until(lambda: source.feed.connections == 2)
+            assert source.feed.connections_opened == 1
+            source._hold.last_ids["BTCUSDT"] = 0  # now something is missing
+            await until(lambda: source.feed.connections_opened == 2)
     finally:
         await exchange.stop()
 
@@ -325,11 +260,10 @@ async def test_a_full_disk_stops_the_source_and_leaves_no_hole(tmp_path: Path) -
     async with serving(script) as url:
         resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))  # no file may grow beyond it: a real refusal
         try:
-            with Journal.open(tmp_path, STREAM_SCHEMA) as journal:
+            with Journal.open(tmp_path, SPOT_STREAM) as journal:
                 source = BinanceSource(
-                    Hub(journal), websocket_url=url, rest_url="http://127.0.0.1:1", folder=tmp_path, batch_max_rows=500,
-                    batch_max_age_ms=1, stale_s=30, connect_timeout_s=5, telemetry=Telemetry("test"),
-                )  # fmt: skip
+                    Hub(journal), settings(url, batch_max_age_ms=1), SPOT, folder=tmp_path, telemetry=Telemetry("test")
+                )
                 begin(source, "BTCUSDT")
                 with pytest.raises(ExceptionGroup) as raised:
                     await asyncio.wait_for(source.run(), 20)

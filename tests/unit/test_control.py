@@ -9,7 +9,7 @@ import pytest
 from raven.batches.batch import Cursor
 from raven.batches.selection import Instrument
 from raven.cli.ravenctl import subcommand_first
-from raven.control.plan import SERVICES, downstream_first, resolve, resolve_venue, target_from
+from raven.control.plan import SERVICES, downstream_first, resolve, resolve_venue, target_from, target_of
 from raven.control.wanted import USER, WantedFile
 from raven.errors import InputError, SettingsError
 from raven.settings import load, origins
@@ -71,6 +71,21 @@ def test_consumers_come_before_what_they_consume() -> None:
 )
 def test_addresses(address: str, target: str) -> None:
     assert target_from(address, 50051) == target
+
+
+@pytest.mark.parametrize(
+    ("bound", "upstream", "target"),
+    [
+        ("127.0.0.1", "", "127.0.0.1:50052"),
+        ("0.0.0.0", "", "127.0.0.1:50052"),
+        ("10.0.0.2", "", "10.0.0.2:50052"),
+        ("::1", "", "[::1]:50052"),
+        ("127.0.0.1", "10.0.0.2:7000", "10.0.0.2:7000"),
+        ("127.0.0.1", "bars.example", "bars.example:50052"),
+    ],
+)
+def test_where_a_service_is_found(bound: str, upstream: str, target: str) -> None:
+    assert target_of(load(server={"host": bound}, upstream={"raven_tibs": upstream}), "raven_tibs") == target
 
 
 @pytest.mark.parametrize("address", ["http://", "host:port", ":1"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from raven.control.handler import ControlService
 from raven.control.wanted import WantedFile
 from raven.errors import InputError
 from raven.journal import Journal
+from raven.rpc.access import Access
 from raven.rpc.cursors import to_message
 from raven.rpc.follower import Follower
 from raven.rpc.hub import Hub
@@ -31,6 +33,7 @@ from tests.unit.test_rpc import Handler
 
 TRADES = stream_schema(TRADE_SCHEMA, kind="trades", venue="BINANCE_SPOT")
 BARS = stream_schema(TIME_BAR_SCHEMA, kind="time_bars", venue="")
+OPEN = Access()
 
 
 class SlowUpstream(Handler):
@@ -55,15 +58,25 @@ class SlowUpstream(Handler):
             results.append(result)
         return control_pb2.StartResponse(results=results)
 
+    async def stop(self, request: control_pb2.StopRequest) -> control_pb2.StopResponse:
+        end = to_message(self._hub.place)
+        return control_pb2.StopResponse(
+            results=[
+                control_pb2.SymbolResult(venue=request.venue, symbol=symbol, session_end=end)
+                for symbol in request.symbols
+            ]
+        )
+
 
 @asynccontextmanager
 async def chain(
-    folder: Path, *, answer_s: float = 0.0, refuses: frozenset[str] = frozenset()
-) -> AsyncIterator[tuple[Hub, ControlService, Journal, Server]]:
+    folder: Path, *, answer_s: float = 0.0, refuses: frozenset[str] = frozenset(),
+    there: Access = OPEN, here: Access = OPEN,
+) -> AsyncIterator[tuple[Hub, ControlService, Journal, Server]]:  # fmt: skip
     """An upstream of trades, and an aggregator of 1 s bars with its control."""
     with Journal.open(folder / "trades", TRADES) as upstream, Journal.open(folder / "bars", BARS) as downstream:
         hub, telemetry = Hub(upstream), Telemetry("test")
-        server = Server("127.0.0.1", 0, SlowUpstream(hub, answer_s=answer_s, refuses=refuses), hub)
+        server = Server("127.0.0.1", 0, SlowUpstream(hub, answer_s=answer_s, refuses=refuses), hub, access=there)
         await server.start()
         wanted = WantedFile(folder / "wanted.json")
         aggregator = Aggregator(
@@ -71,7 +84,7 @@ async def chain(
             venues={"binance_spot": "BINANCE_SPOT"}, schema=BARS, telemetry=telemetry, joined=wanted.joined,
         )  # fmt: skip
         follower = Follower(
-            "binance_spot", f"127.0.0.1:{server.port}", venue="BINANCE_SPOT", consumer_name="bars-1",
+            "binance_spot", f"127.0.0.1:{server.port}", here, venue="BINANCE_SPOT", consumer_name="bars-1",
             consumer=aggregator, telemetry=telemetry,
         )  # fmt: skip
         component = ConsumerComponent([follower], aggregator.facts, venues=["BINANCE_SPOT"])
@@ -131,7 +144,9 @@ async def test_a_symbol_refused_after_the_upstream_came_back_is_shown(tmp_path: 
         await server.stop()
         answer = await control.start(control_pb2.StartRequest(symbols=["BTCUSTD"]))
         assert answer.results[0].state == control_pb2.SYMBOL_STATE_CONNECTING
-        again = Server("127.0.0.1", server.port, SlowUpstream(hub, refuses=frozenset({"BTCUSTD"})), hub)
+        again = Server(
+            "127.0.0.1", server.port, SlowUpstream(hub, refuses=frozenset({"BTCUSTD"})), hub, access=Access()
+        )
         await again.start()
         try:
             await until(lambda: control.list().subscriptions[0].state == control_pb2.SYMBOL_STATE_REFUSED)
@@ -195,3 +210,44 @@ async def test_what_cannot_be_a_symbol_is_refused(tmp_path: Path, symbol: str) -
     async with chain(tmp_path) as (_, control, _, _):
         with pytest.raises(InputError, match="symbol"):
             await control.start(control_pb2.StartRequest(symbols=[symbol]))
+
+
+async def test_stop_takes_what_was_there_before_it_lets_go(tmp_path: Path) -> None:
+    async with chain(tmp_path) as (hub, control, bars, _):
+        await control.start(control_pb2.StartRequest(symbols=["BTCUSDT"]))
+        await publish(hub, range(1))
+        await until(lambda: control.list().subscriptions[0].rows == 10)
+        for number in range(1, 40):  # faster than they are taken
+            await hub.publish(to_record_batch(trades(range(10 * number, 10 * number + 10)), TRADES), BatchMeta())
+        await control.stop(control_pb2.StopRequest(symbols=["BTCUSDT"]))
+    rows = pl.concat([to_frame(decode(entry.payload)[0]) for entry in bars.read()])
+    last = rows.sort("revision").unique("open_time", keep="last").sort("open_time")
+    assert last["total_ticks"].sum() == 400
+    assert last["last_trade_id"][-1] == 399
+
+
+async def test_a_refused_token_is_logged_once_shown_and_healed_by_itself(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ours, theirs = Access(token="ours"), Access(token="theirs")
+    with caplog.at_level(logging.WARNING, logger="raven"):
+        async with chain(tmp_path, there=theirs, here=ours) as (hub, control, _, server):
+            answer = await control.start(control_pb2.StartRequest(symbols=["BTCUSDT"]))
+            assert answer.results[0].state == control_pb2.SYMBOL_STATE_CONNECTING
+            assert "the token is wrong" in answer.results[0].message
+            await asyncio.sleep(2)  # several tries
+            refused = [record.getMessage() for record in caplog.records]
+            assert len(refused) == 1, refused
+            assert f"127.0.0.1:{server.port} refuses the call: the token is wrong (set security.token" in refused[0]
+            assert not control.status().healthy
+            assert "the token is wrong" in control.status().links[0].error
+            await server.stop()
+            again = Server("127.0.0.1", server.port, SlowUpstream(hub), hub, access=ours)
+            await again.start()
+            try:
+                await until(lambda: control.status().healthy)
+                assert control.status().links[0].connected
+                assert not control.status().links[0].error
+            finally:
+                await again.stop()
+    assert "theirs" not in caplog.text

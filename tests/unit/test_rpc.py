@@ -18,6 +18,7 @@ from raven.batches.ipc import decode
 from raven.batches.schema import TRADE_SCHEMA, stream_schema, to_frame, to_record_batch
 from raven.errors import InputError, RavenError, UpstreamError
 from raven.journal import Journal
+from raven.rpc.access import Access
 from raven.rpc.client import Begin, Client, UnknownJournalError
 from raven.rpc.generate import ROOT, generate
 from raven.rpc.hub import Hub
@@ -57,10 +58,10 @@ class Handler:
 async def serving(folder: Path) -> AsyncIterator[tuple[Hub, Client]]:
     with Journal.open(folder / "journal", SCHEMA) as journal:
         hub = Hub(journal)
-        server = Server("127.0.0.1", 0, Handler(), hub)
+        server = Server("127.0.0.1", 0, Handler(), hub, access=Access())
         await server.start()
         try:
-            async with Client(f"127.0.0.1:{server.port}") as client:
+            async with Client(f"127.0.0.1:{server.port}", Access()) as client:
                 yield hub, client
         finally:
             await server.stop()
@@ -166,17 +167,17 @@ async def test_control_calls_and_errors(tmp_path: Path) -> None:
 
 
 async def test_nobody_there() -> None:
-    async with Client("127.0.0.1:1") as client:
+    async with Client("127.0.0.1:1", Access()) as client:
         with pytest.raises(UpstreamError, match=r"no service answers at 127.0.0.1:1"):
             await client.list()
 
 
 async def test_port_taken() -> None:
-    first = Server("127.0.0.1", 0, Handler())
+    first = Server("127.0.0.1", 0, Handler(), access=Access())
     await first.start()
     try:
         with pytest.raises(RavenError, match=f"cannot listen on 127.0.0.1:{first.port}.*--port"):
-            await Server("127.0.0.1", first.port, Handler()).start()
+            await Server("127.0.0.1", first.port, Handler(), access=Access()).start()
     finally:
         await first.stop()
 

@@ -314,7 +314,7 @@ def test_encoded_frames_hold_their_payloads(payloads, data):
 def test_a_spot_trade_frame_is_written_as_the_exchange_writes_it():
     trades = RecordedMarket(frame([("BTCUSDT", 6720857582, 1790649901913456, 83034.29, 0.00062, -1)]))
     (block,) = trades.blocks()
-    frames = BlockFrames(block, SPOT.streams)
+    frames = BlockFrames(block.trades.with_row_index("row"), SPOT.streams)
     raw = frames.wire(Wanted((("trade", frozenset({"BTCUSDT"})),)), Style(combined=False, micros=False))
     (payload,) = unwrapped(bytes(raw.data))
     assert payload == (

@@ -28,18 +28,20 @@ SYMBOL_STATE_NOT_WANTED: SymbolState
 SYMBOL_STATE_KEPT: SymbolState
 
 class SymbolResult(_message.Message):
-    __slots__ = ("venue", "symbol", "state", "message", "session_start")
+    __slots__ = ("venue", "symbol", "state", "message", "session_start", "session_end")
     VENUE_FIELD_NUMBER: _ClassVar[int]
     SYMBOL_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     SESSION_START_FIELD_NUMBER: _ClassVar[int]
+    SESSION_END_FIELD_NUMBER: _ClassVar[int]
     venue: str
     symbol: str
     state: SymbolState
     message: str
     session_start: _market_data_pb2.Cursor
-    def __init__(self, venue: _Optional[str] = ..., symbol: _Optional[str] = ..., state: _Optional[_Union[SymbolState, str]] = ..., message: _Optional[str] = ..., session_start: _Optional[_Union[_market_data_pb2.Cursor, _Mapping]] = ...) -> None: ...
+    session_end: _market_data_pb2.Cursor
+    def __init__(self, venue: _Optional[str] = ..., symbol: _Optional[str] = ..., state: _Optional[_Union[SymbolState, str]] = ..., message: _Optional[str] = ..., session_start: _Optional[_Union[_market_data_pb2.Cursor, _Mapping]] = ..., session_end: _Optional[_Union[_market_data_pb2.Cursor, _Mapping]] = ...) -> None: ...
 
 class StartRequest(_message.Message):
     __slots__ = ("symbols", "requester", "wait_s", "venue")

@@ -58,7 +58,8 @@ class ControlReply(NamedTuple):
 class Decoded:
     """One decoded micro-batch; each frame is in exactly one of the four.
 
-    `trades` has the columns of TRADE_SCHEMA, rows in arrival order. `other` counts well-formed frames that are
+    `trades` has the columns of TRADE_SCHEMA, rows in arrival order. `control_at` are the positions of the frames of
+    `control` in the batch. `other` counts well-formed frames that are
     no trades of the wanted event, by event type; prints of USD-M futures outside the market (insurance fund,
     ADL) are among them as `trade:ADL` and the like.
     """
@@ -66,6 +67,7 @@ class Decoded:
     trades: pl.DataFrame
     dead: list[Dead]
     control: list[ControlReply]
+    control_at: list[int]
     other: Counter[str]
 
 
@@ -101,6 +103,7 @@ def decode_frames(
         rows.trades,
         [Dead(reason, frames[position], position) for position, reason in found.dead],
         [reply for _, reply in found.control],
+        [position for position, _ in found.control],
         found.other,
     )
 

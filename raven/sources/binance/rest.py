@@ -1,125 +1,174 @@
-"""Binance's REST: which symbols there are, and whether the exchange answers."""
+"""Binance's REST: requests within one weight budget, repeated where that helps; the clock."""
 
 from __future__ import annotations
 
-import difflib
-import math
+import asyncio
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 import aiohttp
 import msgspec
+from aiohttp_socks import ProxyConnectionError, ProxyConnector, ProxyError, ProxyTimeoutError
 
+from raven.clock import Backoff
 from raven.errors import ExchangeError, RegionBlockedError
+from raven.settings import BinanceSettings
+from raven.sources.binance.endpoints import Endpoint
+from raven.sources.binance.failures import Failure, Kind, classify_request, classify_status
+from raven.sources.binance.limits import WeightBudget
+from raven.sources.binance.protocol import VenueProtocol
+from raven.telemetry import Telemetry
 
-SYMBOLS_MAX_AGE_S: Final = 600.0
-UNKNOWN_MAX_AGE_S: Final = 5.0
-BLOCKED: Final = (403, 451)
-
-
-class _SymbolInfo(msgspec.Struct):
-    symbol: str
-    status: str = ""
-
-
-class _ExchangeInfo(msgspec.Struct):
-    symbols: list[_SymbolInfo]
-
-
-class _Trade(msgspec.Struct):
-    id: int
-
-
-@dataclass(frozen=True, slots=True)
-class SymbolCheck:
-    """`problem` is empty when the symbol trades; `refused` when it does not exist."""
-
-    symbol: str
-    problem: str = ""
-    refused: bool = False
+RETRIES: Final = 3  # of a request that failed although the exchange was reached
+MAX_PAUSE_S: Final = 120.0  # what a request waits in all when the exchange asks for less
+SHORTEST_PAUSE_S: Final = 1.0
+REQUESTS_AT_ONCE: Final = 32
+ANSWER_TIMES: Final = 6  # a whole answer takes at most so many times the connect timeout
+HEADERS: Final = {"X-MBX-TIME-UNIT": "MICROSECOND"}
+_MICROSECONDS_FROM: Final = 10**15
+_FAILED: Final = (aiohttp.ClientError, TimeoutError, OSError, ProxyError, ProxyConnectionError, ProxyTimeoutError)
 
 
 class BinanceRest:
-    """REST calls to the exchange at `url`. Errors are ExchangeError, with the status and what to do."""
+    """REST calls to one venue, from many tasks at once. Errors are ExchangeError, with the status and what to do.
 
-    def __init__(self, url: str, *, timeout_s: float = 10.0) -> None:
-        self.url = url.rstrip("/")
-        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+    All requests share one budget of weight and wait rather than exceed it, first come, first served. What the exchange
+    forbids for a time (429, 418) holds all of them back. Times in answers are microseconds where the venue has them.
+    """
+
+    def __init__(
+        self, settings: BinanceSettings, protocol: VenueProtocol, *, telemetry: Telemetry | None = None
+    ) -> None:
+        self._endpoint = Endpoint(settings, protocol, "rest_url")
+        self._protocol = protocol
+        self._timeout_s = settings.connect_timeout_s
+        self._telemetry = telemetry or Telemetry("binance")
+        self._budget = WeightBudget(protocol.weight_per_minute)
+        self._turn = asyncio.Lock()
+        self._places = asyncio.Semaphore(REQUESTS_AT_ONCE)
         self._session: aiohttp.ClientSession | None = None
-        self._symbols: dict[str, str] = {}
-        self._fetched_at = -math.inf
+
+    @property
+    def url(self) -> str:
+        """Where it asks; after a blocked region was found, the alternative."""
+        return self._endpoint.url
 
     async def close(self) -> None:
         """Close the connections."""
         if self._session is not None:
             await self._session.close()
 
-    async def get(self, path: str, **parameters: str) -> bytes:
-        """The body of a GET."""
+    async def get(self, path: str, *, weight: int, **parameters: str) -> bytes:
+        """The body of a GET that costs `weight`.
+
+        Raises ExchangeError: refused, not reachable, failed several times, or not allowed for longer than
+        `MAX_PAUSE_S`; RegionBlockedError where no address serves this region.
+        """
+        backoff = Backoff(first_s=0.5, most_s=5.0)
+        paused_s, retries = 0.0, 0
+        while True:
+            paused_s += await self._admit(weight, paused_s)
+            async with self._places:
+                url = self._endpoint.url
+                answer = await self._send(url + path, parameters)
+            if isinstance(answer, bytes):
+                return answer
+            if answer.kind is Kind.BLOCKED and self._go_on_elsewhere(answer, url):
+                continue
+            if answer.kind is Kind.LIMITED:
+                self._pause(answer)
+            elif answer.kind is Kind.FAULT and retries < RETRIES:
+                retries += 1
+                await asyncio.sleep(backoff.next_s())
+            else:
+                raise self._error(answer, url, path)
+            self._telemetry.add("rest_retries", reason=answer.kind)
+
+    async def _admit(self, weight: int, paused_s: float) -> float:
+        """Wait for the budget; how long the exchange asked to. `paused_s` is what the request waited for it before."""
+        waited_s = 0.0
+        async with self._turn:
+            while (wait_s := self._budget.wait_s(time.monotonic(), weight)) > 0:
+                pause_s = self._budget.paused_s(time.monotonic())
+                if paused_s + waited_s + pause_s > MAX_PAUSE_S:
+                    raise ExchangeError(
+                        f"{self.url} allows no request for {pause_s:.0f} s more; one waits {MAX_PAUSE_S:g} s at most",
+                        hint="another program at this address may use up the exchange's request limits",
+                    )
+                self._telemetry.add("rest_waits", reason="exchange" if pause_s else "budget")
+                waited_s += pause_s
+                await asyncio.sleep(wait_s)
+            self._budget.take(time.monotonic(), weight)
+        self._telemetry.add("rest_requests")
+        return waited_s
+
+    async def _send(self, url: str, parameters: dict[str, str]) -> bytes | Failure:
         if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=self._timeout, trust_env=True)
+            self._session = self._new_session()
+        proxy = self._endpoint.proxy
         try:
-            async with self._session.get(self.url + path, params=parameters) as response:
+            async with self._session.get(
+                url, params=parameters, headers=HEADERS, proxy=None if _is_socks(proxy) else proxy
+            ) as response:
                 body = await response.read()
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise ExchangeError(f"{self.url} cannot be reached: {error or type(error).__name__}") from error
-        if response.status in BLOCKED:
-            raise RegionBlockedError(
-                f"{self.url} answers {response.status}: this region is blocked",
-                hint="set binance_spot.rest_url to https://data-api.binance.vision and "
-                "binance_spot.websocket_url to wss://data-stream.binance.vision",
+        except _FAILED as error:
+            return classify_request(error)
+        self._observe(response.headers.get("X-MBX-USED-WEIGHT-1M", ""))
+        if response.status == 200:
+            return body
+        return classify_status(response.status, retry_after=response.headers.get("Retry-After"), body=body)
+
+    def _new_session(self) -> aiohttp.ClientSession:
+        proxy = self._endpoint.proxy
+        connector: aiohttp.BaseConnector
+        if proxy is not None and _is_socks(proxy):
+            connector = ProxyConnector.from_url(
+                proxy.replace("socks5h://", "socks5://", 1), rdns=proxy.startswith("socks5h"), limit=0
             )
-        if response.status != 200:
-            raise ExchangeError(f"{self.url}{path} answers {response.status}: {body[:200].decode(errors='replace')}")
-        return body
+        else:
+            connector = aiohttp.TCPConnector(limit=0)
+        timeout = aiohttp.ClientTimeout(
+            total=ANSWER_TIMES * self._timeout_s, connect=self._timeout_s, sock_read=self._timeout_s
+        )
+        return aiohttp.ClientSession(connector=connector, timeout=timeout)
+
+    def _observe(self, used: str) -> None:
+        if used.isdecimal():
+            now_s = time.monotonic()
+            self._budget.observe(now_s, int(used))
+            self._telemetry.set("rest_used_weight", self._budget.used(now_s))
+
+    def _pause(self, failure: Failure) -> None:
+        """Hold all requests back."""
+        pause_s = max(SHORTEST_PAUSE_S, failure.retry_after_s or 0.0)
+        now_s = time.monotonic()
+        if pause_s > self._budget.paused_s(now_s) + SHORTEST_PAUSE_S:  # once, not for each request under way
+            self._telemetry.warning("rest_limited", f"{self.url} {failure.cause}: no request for {pause_s:g} s")
+        self._budget.pause(now_s, pause_s)
+
+    def _go_on_elsewhere(self, failure: Failure, url: str) -> bool:
+        is_first = url == self._endpoint.url
+        other = self._endpoint.replace(url)
+        if other and is_first:
+            reason = self._endpoint.describe(failure, url)
+            self._telemetry.warning("region_blocked", f"{reason}; going on with {other}")
+        return bool(other)
+
+    def _error(self, failure: Failure, url: str, path: str) -> ExchangeError:
+        error = RegionBlockedError if failure.kind is Kind.BLOCKED else ExchangeError
+        where = url if failure.kind in (Kind.BLOCKED, Kind.UNREACHABLE) else url + path
+        return error(self._endpoint.describe(failure, where), hint=self._endpoint.hint(failure))
 
     async def server_time_ms(self) -> int:
         """The exchange's clock."""
-        body = await self.get("/api/v3/time")
+        path = self._protocol.time_path
+        body = await self.get(path, weight=1)
         try:
-            return msgspec.json.decode(body, type=dict[str, int])["serverTime"]
+            time_ = msgspec.json.decode(body, type=dict[str, int])["serverTime"]
         except (msgspec.MsgspecError, KeyError) as error:
-            raise ExchangeError(f"{self.url}/api/v3/time answered something else: {body[:80]!r}") from error
+            raise ExchangeError(f"{self.url}{path} answered something else: {body[:80]!r}") from error
+        return time_ // 1000 if time_ >= _MICROSECONDS_FROM else time_
 
-    async def check_symbols(self, symbols: list[str]) -> list[SymbolCheck]:
-        """Whether each symbol exists and trades, with the nearest names where it does not exist."""
-        age_s = time.monotonic() - self._fetched_at
-        is_unknown = any(symbol not in self._symbols for symbol in symbols)
-        if age_s > SYMBOLS_MAX_AGE_S or (is_unknown and age_s > UNKNOWN_MAX_AGE_S):
-            await self._fetch_symbols()
-        return [self._check(symbol) for symbol in symbols]
 
-    @property
-    def symbols(self) -> Mapping[str, str]:
-        """The symbols read last, and the state of each."""
-        return self._symbols
-
-    async def _fetch_symbols(self) -> None:
-        body = await self.get("/api/v3/exchangeInfo")
-        try:
-            info = msgspec.json.decode(body, type=_ExchangeInfo)
-        except msgspec.MsgspecError as error:
-            raise ExchangeError(f"{self.url}/api/v3/exchangeInfo cannot be understood: {error}") from error
-        self._symbols = {entry.symbol: entry.status for entry in info.symbols}
-        self._fetched_at = time.monotonic()
-
-    async def last_trade_id(self, symbol: str) -> int | None:
-        """The id of the symbol's newest trade; None when it never traded."""
-        body = await self.get("/api/v3/trades", symbol=symbol, limit="1")
-        try:
-            newest = msgspec.json.decode(body, type=list[_Trade])
-        except msgspec.MsgspecError as error:
-            raise ExchangeError(f"{self.url}/api/v3/trades cannot be understood: {error}") from error
-        return newest[-1].id if newest else None
-
-    def _check(self, symbol: str) -> SymbolCheck:
-        status = self._symbols.get(symbol)
-        if status is None:
-            close = difflib.get_close_matches(symbol, self._symbols, n=3)
-            nearest = f"; did you mean {', '.join(close)}?" if close else ""
-            return SymbolCheck(symbol, f"{symbol} is not a symbol of the exchange{nearest}", refused=True)
-        if status not in {"", "TRADING"}:
-            return SymbolCheck(symbol, f"{symbol} is not trading now ({status})")
-        return SymbolCheck(symbol)
+def _is_socks(proxy: str | None) -> bool:
+    return proxy is not None and proxy.startswith("socks")

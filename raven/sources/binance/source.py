@@ -1,227 +1,288 @@
-"""The Binance spot source: frames in, trade batches out.
+"""The source of one Binance venue: frames in, trade batches out.
 
-One task receives frames (`Feed`), one turns what has come since into a batch: decode, check ids, append, publish.
-The more has come, the larger the batch; nothing waits for a clock while there is work.
+Frames are received by `Feed`; what has come since is made into one batch: decode, put in order, append, publish. The
+more has come, the larger the batch; nothing waits for a clock while there is work. Trades that are missing are
+fetched by `Healer` meanwhile, and their symbol waits (`Hold`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import polars as pl
+import pyarrow as pa
 
 from raven.batches.accumulator import Accumulator
-from raven.batches.batch import BatchMeta, Gap
+from raven.batches.batch import BatchMeta
+from raven.batches.hold import Hold, Released, joined
 from raven.batches.schema import TRADE_DTYPES, TRADE_SCHEMA, stream_schema, to_record_batch
-from raven.batches.selection import Instrument
-from raven.batches.sequence import check_sequence
 from raven.clock import monotonic_ns
 from raven.errors import ExchangeError, JournalError
 from raven.rpc.hub import Hub
 from raven.rpc.pb import control_pb2
 from raven.rpc.subscriptions import SubscriptionTable
-from raven.sources.binance import BINANCE_SPOT
+from raven.settings import BinanceSettings
+from raven.sources.binance.connection import Frame
 from raven.sources.binance.dead_letters import DeadLetters
-from raven.sources.binance.feed import Feed, Frame
-from raven.sources.binance.messages import Decoded, decode_frames
+from raven.sources.binance.epochs import Epochs, newest_trade_id
+from raven.sources.binance.feed import Feed
+from raven.sources.binance.heal import Healer
+from raven.sources.binance.messages import decode_frames
+from raven.sources.binance.protocol import VenueProtocol
 from raven.sources.binance.rest import BinanceRest
+from raven.sources.binance.symbol_watch import SymbolWatch
+from raven.sources.binance.symbols import SymbolList
 from raven.sources.binance.watermark import Watermark
 from raven.telemetry import Telemetry
 
-STREAM_SCHEMA: Final = stream_schema(TRADE_SCHEMA, kind="trades", venue=BINANCE_SPOT)
 IDLE_S: Final = 1.0
+HOLD_TICK_S: Final = 0.05
+HEAL_AFTER_US: Final = 100_000
 ASKED_WHEN_STALE: Final = 5
+
+_NONE: Final = pl.DataFrame(schema=TRADE_DTYPES)
+
+
+def trade_stream(venue: str) -> pa.Schema:
+    """The schema of a venue's stream of trades."""
+    return stream_schema(TRADE_SCHEMA, kind="trades", venue=venue)
 
 
 class BinanceSource:
-    """Collects the trades of the wanted symbols and publishes them through `hub`."""
+    """Collects the trades of the wanted symbols of one venue and publishes them through `hub`.
+
+    `folder` holds the frames that could not be decoded.
+    """
 
     def __init__(
-        self,
-        hub: Hub,
-        *,
-        websocket_url: str,
-        rest_url: str,
-        folder: Path,
-        batch_max_rows: int,
-        batch_max_age_ms: int,
-        stale_s: float,
-        connect_timeout_s: float,
-        telemetry: Telemetry,
+        self, hub: Hub, settings: BinanceSettings, protocol: VenueProtocol, *, folder: Path, telemetry: Telemetry
     ) -> None:
-        self._hub = hub
-        self._telemetry = telemetry
-        self._frames: Accumulator[Frame] = Accumulator(max_rows=batch_max_rows, max_age_ns=batch_max_age_ms * 1_000_000)
-        self.feed = Feed(
-            websocket_url, event="trade", frames=self._frames, stale_s=stale_s,
-            connect_timeout_s=connect_timeout_s, telemetry=telemetry,
-            is_behind=self._is_behind,
-        )  # fmt: skip
-        self.rest = BinanceRest(rest_url, timeout_s=connect_timeout_s)
+        self.venue = protocol.venue
         self.facts = SubscriptionTable()
-        self.venue = BINANCE_SPOT
-        self.on_symbols: Callable[[], Awaitable[None]] | None = None
+        self._hub = hub
+        self._protocol = protocol
+        self._telemetry = telemetry
+        self._frames: Accumulator[Frame] = Accumulator(
+            max_rows=settings.batch_max_rows, max_age_ns=settings.batch_max_age_ms * 1_000_000
+        )
+        self._hold = Hold(
+            hub.journal.tail_ids(), max_us=round(settings.hold_max_s * 1e6), max_rows=settings.hold_max_rows
+        )
+        self.rest = BinanceRest(settings, protocol, telemetry=telemetry)
+        self.feed = Feed(settings, protocol, frames=self._frames, telemetry=telemetry, is_behind=self._is_behind)
+        self._symbols = SymbolList(self.rest, protocol)
+        self._watch = SymbolWatch(
+            self._symbols, self.facts, venue=self.venue, poll_s=settings.symbols_poll_s, telemetry=telemetry
+        )
+        self._healer = Healer(
+            self.rest, protocol, fetched=self._take_fetched, absent=self._hold.absent, telemetry=telemetry
+        )
+        self._epochs = Epochs(self.rest, protocol, telemetry=telemetry)
         self._dead_letters = DeadLetters(folder / "dead_letters.jsonl")
-        self._last_ids = hub.journal.tail_ids()
-        self._before_session: dict[str, int | None] = {}
+        self._fetched: list[pl.DataFrame] = []
+        self._ended: list[Released] = []
+        self._left: set[str] = set()  # frames of these may still be under way
+        self._turn = asyncio.Lock()
         self._watermark = Watermark()
         self._connections = 0
+        self._published_ns = monotonic_ns()
         self._journal_failed = False
 
+    # what the control plane calls, see raven.sources.source
+
+    @property
+    def on_symbols(self) -> Callable[[], Awaitable[None]] | None:
+        """Awaited after each reading of the venue's list of symbols."""
+        return self._watch.on_symbols
+
+    @on_symbols.setter
+    def on_symbols(self, called: Callable[[], Awaitable[None]] | None) -> None:
+        self._watch.on_symbols = called
+
     async def check(self, symbols: Sequence[str]) -> Mapping[str, str]:
-        """Symbols the exchange does not have, each with why; when it cannot be asked, none is."""
-        try:
-            checks = await self.rest.check_symbols(list(symbols))
-        except ExchangeError as error:
-            self._telemetry.warning("symbols_unchecked", f"symbols are taken unchecked: {error}")
-            return {}
-        for check in checks:
-            self.facts.of(BINANCE_SPOT, check.symbol).message = check.problem
-        return {check.symbol: check.problem for check in checks if check.refused}
+        """Those of `symbols` the venue does not have, each with why; when it cannot be asked, none."""
+        return await self._watch.check(symbols, self.last_id)
 
     async def matching(self, pattern: str) -> Sequence[str]:
-        """The symbols that match."""
-        await self.rest.check_symbols([pattern])
-        return sorted(symbol for symbol in self.rest.symbols if Instrument(self.venue, pattern).matches(symbol))
+        """The symbols that trade now and match `pattern` (`*USDT`), sorted; raises ExchangeError."""
+        return await self._symbols.matching(pattern)
+
+    def want(self, symbols: Mapping[str, int | None]) -> None:
+        """Collect these symbols from now on. Each comes with the last id before its session: no gap begins there."""
+        self._left.difference_update(symbols)
+        self.feed.want(symbols)
+        self._hold.begin(symbols)
+        self._watch.want(symbols)
+
+    async def leave(self, symbols: Sequence[str]) -> None:
+        """Collect `symbols` no more. What came of them is published before this returns, and nothing after it.
+
+        What waits of them for missing ids is published without those.
+        """
+        self.feed.leave(symbols)
+        self._watch.leave(symbols)
+        await self._publish_pending()
+        self._left.update(symbols)
+        self._ended.append(self._hold.end(symbols, monotonic_ns() // 1_000))
+        await self._publish_pending()
+        self.facts.forget(self.venue, symbols)
+
+    def last_id(self, symbol: str) -> int | None:
+        """The last trade id of `symbol`; None when it was never collected."""
+        return self._hold.last_id(symbol)
 
     def is_acknowledged(self, symbol: str) -> bool:
-        """Whether the exchange confirmed the stream."""
+        """Whether the exchange has confirmed that it sends this symbol's trades."""
         return symbol in self.feed.acknowledged
 
     def links(self) -> list[control_pb2.Link]:
-        """The exchange."""
-        feed = self.feed
-        return [
-            control_pb2.Link(
-                name="exchange", target=feed.url, connected=feed.connected, error=feed.error, needed=bool(feed.wanted)
-            )
-        ]
+        """The connections to the exchange."""
+        return self.feed.links()
 
     def problems(self) -> list[str]:
         """Streams the exchange refuses."""
         return [f"{symbol}: {reason}" for symbol, reason in self.feed.refused.items()]
 
-    def want(self, symbols: Mapping[str, int | None]) -> None:
-        """Collect these symbols from now on. Each comes with the last id before its session: no gap begins there."""
-        self.feed.want(symbols)
-        self._before_session.update(symbols)
+    # running
 
-    def last_id(self, symbol: str) -> int | None:
-        """The last trade id of `symbol`; None when it was never collected."""
-        return self._last_ids.get(symbol)
+    async def run(self) -> None:
+        """Receive and publish until cancelled; raises JournalError when the journal cannot be written."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.feed.run())
+            group.create_task(self._healer.run())
+            group.create_task(self._watch.run())
+            group.create_task(self._epochs.run(self._hold))
+            group.create_task(self._publish_all())
+
+    async def close(self) -> None:
+        """Publish what was received, close the connections.
+
+        What waits for missing ids is left to the next start, which finds the same gap and fetches all of it.
+        """
+        while self._frames.rows and not self._journal_failed:  # after a failure it would leave a hole before it
+            await self._publish_pending()
+        if self._hold.held_rows:
+            self._telemetry.info(
+                "held_left", f"{self._hold.held_rows} rows wait for others and are fetched at the next start"
+            )
+        await self.rest.close()
 
     async def _is_behind(self, symbols: Sequence[str]) -> bool:
         """Whether the exchange has trades of one of `symbols` (the first few are asked) that did not come."""
         try:
             for symbol in symbols[:ASKED_WHEN_STALE]:
-                newest = await self.rest.last_trade_id(symbol)
-                if newest is not None and newest > self._last_ids.get(symbol, -1):
+                newest = await newest_trade_id(self.rest, self._protocol, symbol)
+                last = self.last_id(symbol)
+                if newest is not None and (last is None or newest > last):
                     return True
         except ExchangeError as error:
             self._telemetry.warning("stale_unchecked", f"a silent connection is opened anew: {error}")
             return True
         return False
 
-    def leave(self, symbols: Sequence[str]) -> None:
-        """Collect `symbols` no more."""
-        self.feed.leave(symbols)
-        self.facts.forget(BINANCE_SPOT, symbols)
-
-    async def run(self) -> None:
-        """Receive and publish until cancelled; raises JournalError when the journal cannot be written."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self.feed.run())
-            group.create_task(self._publish_all())
-
-    async def close(self) -> None:
-        """Publish what was received, close the connections."""
-        while self._frames.rows and not self._journal_failed:  # after a failure it would leave a hole before it
-            await self._publish_frames()
-        await self.rest.close()
+    def _take_fetched(self, trades: pl.DataFrame) -> None:
+        self._fetched.append(trades)
+        self.feed.arrived.set()
 
     async def _publish_all(self) -> None:
         while True:
-            if not self._frames.rows:
-                self.feed.arrived.clear()
-                try:
-                    async with asyncio.timeout(IDLE_S):
+            self.feed.arrived.clear()
+            if not (self._frames.rows or self._fetched or self._ended):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(HOLD_TICK_S if self._hold.held else IDLE_S):
                         await self.feed.arrived.wait()
-                except TimeoutError:
-                    await self._publish_idle()
-                    continue
             if wait_ns := self._frames.wait_ns(monotonic_ns()):
                 await asyncio.sleep(wait_ns / 1e9)
-            await self._publish_frames()
+            await self._publish_pending()
 
-    async def _publish_idle(self) -> None:
-        """Time goes on for those who follow, while the feed is proven alive."""
-        if self.feed.connected and self.feed.acknowledged:
-            await self._publish(pl.DataFrame(schema=TRADE_DTYPES), ())
+    async def _publish_pending(self) -> None:
+        """Publish what came and may go; time goes on for those who follow while the feed is proven alive."""
+        async with self._turn:
+            released = self._release(monotonic_ns() // 1_000)
+            if released.rows.height or released.gaps or self._is_time_to_go_on():
+                await self._publish(released)
 
-    async def _publish_frames(self) -> None:
+    def _is_time_to_go_on(self) -> bool:
+        is_idle = monotonic_ns() - self._published_ns >= IDLE_S * 1e9
+        return is_idle and self.feed.connected and bool(self.feed.acknowledged)
+
+    def _release(self, now_us: int) -> Released:
+        trades = self._decode() if self._frames.rows else _NONE
+        if self._fetched:
+            fetched, self._fetched = self._fetched, []
+            trades = pl.concat([*fetched, trades])
+        was_held = bool(self._hold.held)
+        released = self._hold.take(trades, now_us)
+        if was_held:
+            self._telemetry.add("healed_rows", self.facts.observe_healed(self.venue, released.rows))
+        if self._ended:
+            ended, self._ended = self._ended, []
+            released = joined([*ended, released])
+        self._healer.ask([item for item in self._hold.missing if item.since_us <= now_us - HEAL_AFTER_US])
+        self._account(released)
+        return released
+
+    def _decode(self) -> pl.DataFrame:
         items = self._frames.take()
         self.feed.drained()
-        frames, stamps = zip(*items, strict=True)
-        decoded = decode_frames(frames, stamps, event="trade")
-        self._account(decoded, len(frames))
-        checked = check_sequence(decoded.trades, self._last_ids)
-        self._last_ids = checked.last_ids
-        if checked.duplicates:
-            self._telemetry.add("duplicate_rows", checked.duplicates)
-        gaps = self._gaps(checked.gaps)
-        if checked.accepted.height:
-            self.facts.observe(BINANCE_SPOT, checked.accepted, id_="trade_id", time="ts_event", price="price")
-        if checked.accepted.height or gaps:
-            await self._publish(checked.accepted, gaps)
-
-    def _gaps(self, jumps: Sequence[Gap]) -> tuple[Gap, ...]:
-        """The jumps that are losses: ids between two sessions were not asked for."""
-        gaps = []
-        for jump in jumps:
-            if self._before_session.get(jump.symbol) == jump.after_id:
-                continue
-            gaps.append(Gap(jump.symbol, jump.after_id, jump.before_id, final=True, reason="not received"))
-            self._telemetry.error(
-                "gap", f"{jump.symbol}: {jump.missing_ids} trade ids were not received",
-                symbol=jump.symbol, after_id=jump.after_id, before_id=jump.before_id,
-            )  # fmt: skip
-            self._telemetry.add("gaps")
-            self._telemetry.add("missing_ids", jump.missing_ids)
-        self.facts.observe_gaps(BINANCE_SPOT, gaps)
-        return tuple(gaps)
-
-    def _account(self, decoded: Decoded, frames: int) -> None:
-        self._telemetry.add("frames", frames)
+        frames, stamps, connections = zip(*items, strict=True)
+        decoded = decode_frames(frames, stamps, event=self._protocol.event)
+        self._telemetry.add("frames", len(frames))
         if decoded.other:
             self._telemetry.add("ignored_frames", decoded.other.total())
-        for reply in decoded.control:
-            self.feed.answered(reply)
+        for reply, position in zip(decoded.control, decoded.control_at, strict=True):
+            self.feed.answered(reply, connections[position])
         for dead in decoded.dead:
             self._telemetry.add("dead_frames", reason=dead.reason)
         if decoded.dead:
             self._dead_letters.keep(decoded.dead)
             self._telemetry.warning(
-                "dead_frames",
-                f"{len(decoded.dead)} frames could not be decoded",
-                kept_in=self._dead_letters.path,
+                "dead_frames", f"{len(decoded.dead)} frames could not be decoded", kept_in=self._dead_letters.path
             )
+        if not self._left:
+            return decoded.trades
+        trades = decoded.trades.filter(~pl.col("symbol").is_in(list(self._left)))
+        self._telemetry.add("unwanted_rows", decoded.trades.height - trades.height)
+        return trades
 
-    async def _publish(self, trades: pl.DataFrame, gaps: tuple[Gap, ...]) -> None:
+    def _account(self, released: Released) -> None:
+        if released.duplicates:
+            self._telemetry.add("duplicate_rows", released.duplicates)
+        if released.rows.height:
+            self.facts.observe(self.venue, released.rows, id_="trade_id", time="ts_event", price="price")
+        for gap in released.gaps:
+            self._telemetry.error(
+                "gap", f"{gap.symbol}: {gap.missing_ids} trade ids were not received: {gap.reason}",
+                symbol=gap.symbol, after_id=gap.after_id, before_id=gap.before_id,
+            )  # fmt: skip
+            self._telemetry.add("gaps", reason=gap.reason)
+            self._telemetry.add("missing_ids", gap.missing_ids)
+        self.facts.observe_gaps(self.venue, released.gaps)
+        self.facts.observe_missing(self.venue, self._hold.missing)
+        self._telemetry.set("held_rows", self._hold.held_rows)
+        self._telemetry.set("held_symbols", len(self._hold.held))
+        if released.fallen:
+            self._epochs.consider(released.fallen, lambda symbol: self.facts.of(self.venue, symbol).last_us)
+
+    async def _publish(self, released: Released) -> None:
+        trades = released.rows
         now_us = monotonic_ns() // 1_000
-        if self.feed.connections != self._connections:
-            self._connections = self.feed.connections
+        if self.feed.connections_opened != self._connections:
+            self._connections = self.feed.connections_opened
             self._watermark.go_on(now_us)  # not for the time it was disconnected
         self._watermark.advance(trades.get_column("ts_event").max() if trades.height else None, now_us)
         watermark_us = self._watermark.at(now_us) if self.feed.connected else None
-        meta = BatchMeta(watermark_us=watermark_us, gaps=gaps)
+        meta = BatchMeta(watermark_us=watermark_us, held=self._hold.held, gaps=released.gaps)
         try:
-            await self._hub.publish(to_record_batch(trades, STREAM_SCHEMA), meta)
+            await self._hub.publish(to_record_batch(trades, self._hub.journal.schema), meta)
         except JournalError:
             self._journal_failed = True
             raise
+        self._published_ns = monotonic_ns()
         self._telemetry.add("batches", upstream="exchange")
         self._telemetry.add("rows", trades.height, upstream="exchange")
         self._telemetry.set("pending_rows", self._frames.rows)

@@ -4,37 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from operator import attrgetter
-from typing import Any, Final
+from typing import Final
 
 import msgspec
-import numpy as np
 import polars as pl
 from msgspec import Struct
 
 from raven.batches.schema import ORIGIN_REST
 from raven.errors import InputError
-from raven.sources.binance import TradeEvent
-from raven.sources.binance.frames import UNREADABLE, Int64
-from raven.sources.binance.rows import Figures, build_rows
+from raven.sources.binance.frames import UNREADABLE
+from raven.sources.binance.replies import decode_list, figures
+from raven.sources.binance.rows import build_rows
 from raven.sources.recordings.chunks import BadLine, Chunk
 from raven.sources.recordings.files import BLOCK_BYTES, read_chunks
 from raven.sources.recordings.kinds import Recording
-
-
-class _Trade(Struct, gc=False, rename={"trade_id": "id", "quantity": "qty", "maker": "isBuyerMaker"}):
-    trade_id: Int64
-    price: float
-    quantity: float
-    time: Int64
-    maker: bool
-
-
-class _AggTrade(Struct, gc=False, rename={"trade_id": "a", "price": "p", "quantity": "q", "time": "T", "maker": "m"}):
-    trade_id: Int64
-    price: float
-    quantity: float
-    time: Int64
-    maker: bool
 
 
 class _Wrapped(Struct, gc=False):
@@ -42,10 +25,6 @@ class _Wrapped(Struct, gc=False):
     symbol: str = ""
 
 
-_LISTS: Final[dict[TradeEvent, msgspec.json.Decoder[Any]]] = {
-    "trade": msgspec.json.Decoder(list[_Trade], strict=False),
-    "aggTrade": msgspec.json.Decoder(list[_AggTrade], strict=False),
-}
 _WRAPPED: Final = msgspec.json.Decoder(list[_Wrapped])
 
 
@@ -62,20 +41,12 @@ def read_reply(recording: Recording, symbol: str | None) -> Iterator[Chunk]:
             wrapped = _WRAPPED.decode(body)
             symbols = _own_names(wrapped)
             body = b"[" + b",".join(map(bytes, map(attrgetter("info"), wrapped))) + b"]"
-        trades = _LISTS[recording.event].decode(body)
+        trades = decode_list(body, recording.event)
     except UNREADABLE as error:
         raise InputError(f"{recording.path.name} cannot be read: {error}") from error
     if symbols is None:
         symbols = pl.repeat(recording.symbol_or(symbol), len(trades), dtype=pl.String, eager=True)
-    figures = Figures(
-        symbols,
-        np.fromiter(map(attrgetter("trade_id"), trades), np.int64, len(trades)),
-        np.fromiter(map(attrgetter("time"), trades), np.int64, len(trades)),
-        np.fromiter(map(attrgetter("price"), trades), np.float64, len(trades)),
-        np.fromiter(map(attrgetter("quantity"), trades), np.float64, len(trades)),
-        np.fromiter(map(attrgetter("maker"), trades), np.bool_, len(trades)),
-    )
-    rows = build_rows(figures, recv_us=None, origin=ORIGIN_REST)
+    rows = build_rows(figures(trades, symbols), recv_us=None, origin=ORIGIN_REST)
     yield Chunk(rows.trades, [BadLine(row + 1, reason, str(trades[row])) for row, reason in rows.bad])
 
 

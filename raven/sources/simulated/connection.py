@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections import deque
@@ -14,6 +15,7 @@ from aiohttp.abc import AbstractStreamWriter
 
 from raven.clock import now_us
 from raven.sources.simulated.control import ControlError, Request, parse, result
+from raven.sources.simulated.damage import Damage
 from raven.sources.simulated.frames import BlockFrames, Style, Wanted
 from raven.sources.simulated.venue import Venue
 
@@ -27,12 +29,14 @@ _LINGER_S: Final = 1.0
 class Connection:
     """A client of the exchange.
 
-    `streams` are the names it can get trades of, each with kind and symbol; others are acknowledged and stay silent.
+    `name` is what logs call it. `streams` are the names it can get trades of, each with kind and symbol; others are
+    acknowledged and stay silent.
     `on_change` is called whenever its subscriptions change.
     """
 
     def __init__(
         self,
+        name: str,
         venue: Venue,
         streams: dict[str, tuple[str, str]],
         style: Style,
@@ -40,6 +44,7 @@ class Connection:
         ping_interval_s: float,
         on_change: Callable[[], None],
     ) -> None:
+        self.name = name
         # no permessage-deflate: its clients are simply not granted it
         self._socket = web.WebSocketResponse(compress=False, autoping=False, timeout=1.0)
         self._writer: AbstractStreamWriter | None = None
@@ -51,13 +56,18 @@ class Connection:
         self._on_change = on_change
         self._subscribed: dict[str, None] = {}
         self._wanted: Wanted | None = None
+        self._damages: list[tuple[Damage, asyncio.Future[bool]]] = []
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._queued: list[memoryview | bytes] = []
         self._message_times: deque[float] = deque(maxlen=venue.max_messages_per_s)
         self._last_pong_s = time.monotonic()
 
     @property
     def is_reader(self) -> bool:
         """Whether it is subscribed to a stream that is played."""
-        return self._wanted is not None and not self._socket.closed
+        is_open = self._transport is not None and not self._transport.is_closing() and not self._socket.closed
+        return is_open and self._wanted is not None
 
     async def serve(self, request: web.Request, streams: Iterable[str]) -> web.WebSocketResponse:
         """Upgrade the request, subscribe to `streams`, and answer until either side closes."""
@@ -78,6 +88,8 @@ class Connection:
             # after either side closed, a client that reads no more must not hold up the play
             asyncio.get_running_loop().call_later(_LINGER_S, _abort, request)
             self._wanted = None
+            for _, struck in self._damages:
+                struck.cancel()
             self._on_change()
         return self._socket
 
@@ -87,23 +99,24 @@ class Connection:
         Frames are written to the transport at once and whole, so that what aiohttp writes itself (pings, answers)
         falls between two frames.
         """
-        if self._wanted is None or self._transport is None or self._socket.closed or self._transport.is_closing():
+        if self._wanted is None or not self.is_reader:
             return
-        data = frames.wire(self._wanted, self._style).between(start, stop)
-        if data:
-            self._transport.write(data)
+        wire = frames.wire(self._wanted, self._style)
+        self._write(self._damaged(wire.frames(start, stop)) if self._damages else wire.between(start, stop))
 
     async def drained(self) -> None:
         """Wait until the client has read enough for more to be sent."""
         if self._writer is not None and self.is_reader:
             try:
+                await self._flowing.wait()
                 await self._writer.drain()
             except ConnectionError:
                 _LOG.info("a client left while it was sent trades")
 
     def cut_off_if_slow(self) -> None:
         """End a connection whose client does not read, as the exchange does."""
-        if self._transport is None or self._transport.get_write_buffer_size() < _CUT_OFF_BYTES:
+        unread = sum(map(len, self._queued))
+        if self._transport is None or self._transport.get_write_buffer_size() + unread < _CUT_OFF_BYTES:
             return
         _LOG.warning("a client was cut off: it left %d MiB unread", _CUT_OFF_BYTES >> 20)
         self._transport.abort()
@@ -112,9 +125,66 @@ class Connection:
         """Close from the exchange's side, without waiting for the client to read what was sent before."""
         await self._socket.close(code=code, message=reason.encode(), drain=False)
 
+    def abort(self) -> None:
+        """Break off, as a network does."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def damage(self, damage: Damage) -> bool:
+        """Let `damage` change the next frames; False when the connection ended before it struck."""
+        struck = asyncio.get_running_loop().create_future()
+        self._damages.append((damage, struck))
+        await asyncio.wait([struck])
+        return not struck.cancelled()
+
+    async def stall(self, seconds: float, *, is_cut: bool) -> None:
+        """Send nothing at all, neither frames nor pings nor answers; then what was queued meanwhile, or break off."""
+        self._flowing.clear()
+        await asyncio.sleep(seconds)
+        self._flowing.set()
+        if is_cut:
+            self.abort()
+        queued, self._queued = self._queued, []
+        for data in queued:
+            self._write(data)
+
+    async def announce_shutdown(self, seconds: float) -> None:
+        """Tell the client that the connection will close, and close it so much later."""
+        event = {"e": "serverShutdown", "E": now_us() // 1_000}
+        message = {"stream": "!serverShutdown", "data": event} if self._style.combined else event
+        try:
+            await self._flowing.wait()
+            await self._socket.send_str(json.dumps(message, separators=(",", ":")))
+            await asyncio.sleep(seconds)
+            await self.close(WSCloseCode.GOING_AWAY, "server shutdown")
+        except ConnectionError:
+            _LOG.info("a client left while its server shut down")
+
+    def release(self) -> None:
+        """Send what damage held back: nothing more is played."""
+        for damage, _ in self._damages:
+            self._write(b"".join(damage.held()))
+
+    def _write(self, data: memoryview | bytes) -> None:
+        if not data or self._transport is None or self._transport.is_closing():
+            return
+        if self._flowing.is_set():
+            self._transport.write(data)
+        else:
+            self._queued.append(data)
+
+    def _damaged(self, frames: list[bytes]) -> bytes:
+        for damage, struck in self._damages:
+            frames = damage.apply(frames)
+            if damage.has_struck and not struck.done():
+                struck.set_result(True)
+        self._damages = [entry for entry in self._damages if not entry[0].is_over]
+        return b"".join(frames)
+
     async def _listen(self) -> None:
         while True:
             message = await self._socket.receive()
+            await self._flowing.wait()
             if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.PING, WSMsgType.PONG):
                 return
             if self._is_too_fast():
@@ -185,6 +255,7 @@ class Connection:
         """Ping at the venue's interval; a client that leaves pings unanswered is closed."""
         while not self._socket.closed:
             await asyncio.sleep(self._ping_interval_s)
+            await self._flowing.wait()
             if time.monotonic() - self._last_pong_s > self._ping_interval_s + self._venue.pong_timeout_s:
                 await self.close(WSCloseCode.POLICY_VIOLATION, "Pong timeout")
                 return

@@ -43,6 +43,7 @@ class SimulatedExchange:
         self._options = options or ExchangeOptions()
         self._served: list[ServedVenue] = []
         self._plays: list[asyncio.Task[None]] = []
+        self._misbehaving: list[asyncio.Task[None]] = []
         self._runner: web.AppRunner | None = None
 
     @property
@@ -62,22 +63,24 @@ class SimulatedExchange:
         routes: dict[str, web.RouteDef] = {}
         for route in (route for one in served for route in one.routes()):
             routes.setdefault(route.path, route)
-        app.add_routes(routes.values())
+        app.add_routes([*routes.values(), web.get("/simulated/faults", self._faults)])
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, max_line_size=_LONGEST_URL_BYTES)
         await runner.setup()
         try:
             await web.TCPSite(runner, self._host, self._port).start()
-        except OSError as error:
+        except (OSError, OverflowError) as error:
             await runner.cleanup()
+            why = error.strerror if isinstance(error, OSError) else error
             raise InputError(
-                f"the simulated exchange cannot listen on {self._host}:{self._port}: {error.strerror}",
+                f"the simulated exchange cannot listen on {self._host}:{self._port}: {why}",
                 hint="give it another port",
             ) from error
         self._port = runner.addresses[0][1]
         self._runner, self._served = runner, served
         self._plays = [asyncio.create_task(one.player.run()) for one in served]
-        for play in self._plays:
-            play.add_done_callback(_report)
+        self._misbehaving = [asyncio.create_task(one.misbehaviour.run()) for one in served]
+        for task in (*self._plays, *self._misbehaving):
+            task.add_done_callback(_report)
 
     async def finished(self) -> None:
         """Wait until the recording has been played to its end; a generated market has none.
@@ -91,17 +94,22 @@ class SimulatedExchange:
         """Close all connections and stop listening."""
         if self._runner is None:
             return
-        for play in self._plays:
-            play.cancel()
-        await asyncio.gather(asyncio.wait(self._plays), *(one.close() for one in self._served))
+        tasks = [*self._plays, *self._misbehaving]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(asyncio.wait(tasks), *(one.close() for one in self._served))
         await self._runner.cleanup()
+
+    async def _faults(self, _: web.Request) -> web.Response:
+        """What went wrong so far, of each venue; no exchange has this path."""
+        return web.json_response([one.misbehaviour.report() for one in self._served])
 
     @property
     def _address(self) -> str:
         return f"[{self._host}]:{self._port}" if ":" in self._host else f"{self._host}:{self._port}"
 
 
-def _report(play: asyncio.Task[None]) -> None:
-    error = None if play.cancelled() else play.exception()
+def _report(task: asyncio.Task[None]) -> None:
+    error = None if task.cancelled() else task.exception()
     if error is not None:
-        _LOG.error("the play broke off, nothing more is sent: %r", error, exc_info=error)
+        _LOG.error("the play or its faults broke off: %r", error, exc_info=error)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
 import polars as pl
 
-from raven.sources.simulated.market import Block, Ints
+from raven.sources.simulated.market import Ints
 
 _FIELD: Final = re.compile(r"<(\w+)>")
 _EXACT: Final = pl.Decimal(38, 8)
 _FIN_TEXT: Final = 0x81
-_TWO_BYTE_LENGTH: Final = 126
+TWO_BYTE_LENGTH: Final = 126
 
 
 def decimal(value: pl.Expr) -> pl.Expr:
@@ -68,12 +69,21 @@ class Wire:
         first, last = np.searchsorted(self.rows, (start, stop))
         return self.data[self.offsets[first] : self.offsets[last]]
 
+    def frames(self, start: int, stop: int) -> list[bytes]:
+        """Likewise, each frame by itself."""
+        first, last = np.searchsorted(self.rows, (start, stop))
+        edges = self.offsets[first : last + 1].tolist()
+        return [bytes(self.data[begin:end]) for begin, end in pairwise(edges)]
+
 
 class BlockFrames:
-    """The frames of one block, made once for all connections that want the same."""
+    """The frames of one block, made once for all connections that want the same.
 
-    def __init__(self, block: Block, templates: Mapping[str, str]) -> None:
-        self._block = block
+    `trades` are its rows that are sent (MARKET_DTYPES) and their place in the block, `row`.
+    """
+
+    def __init__(self, trades: pl.DataFrame, templates: Mapping[str, str]) -> None:
+        self._trades = trades
         self._templates = templates
         self._made: dict[tuple[Wanted, Style], Wire] = {}
 
@@ -85,13 +95,12 @@ class BlockFrames:
         return made
 
     def _make(self, wanted: Wanted, style: Style) -> Wire:
-        trades = self._block.trades.with_row_index("row")
         parts = []
         for kind, symbols in wanted.symbols:
             template = self._templates[kind]
             if style.combined:
                 template = f'{{"stream":"<stream_symbol>@{kind}","data":{template}}}'
-            chosen = trades.filter(pl.col("symbol").is_in(symbols))
+            chosen = self._trades.filter(pl.col("symbol").is_in(symbols))
             parts.append(chosen.select(pl.col("row").cast(pl.Int64), text=texts(template, micros=style.micros)))
         frames = parts[0] if len(parts) == 1 else pl.concat(parts).sort("row", maintain_order=True)
         return encode(frames.get_column("text"), frames.get_column("row").to_numpy())
@@ -100,7 +109,7 @@ class BlockFrames:
 def encode(payloads: pl.Series, rows: Ints) -> Wire:
     """Texts as unmasked, unfragmented WebSocket text frames (RFC 6455 §5.2); a text has at most 65,535 bytes."""
     length = payloads.str.len_bytes().cast(pl.Int64)
-    room = pl.when(length < _TWO_BYTE_LENGTH).then(pl.lit("\0" * 2)).otherwise(pl.lit("\0" * 4))
+    room = pl.when(length < TWO_BYTE_LENGTH).then(pl.lit("\0" * 2)).otherwise(pl.lit("\0" * 4))
     framed = pl.select(pl.concat_str([room, payloads])).to_series().rechunk()
     if framed.is_empty():
         return Wire(memoryview(b""), np.zeros(1, dtype=np.int64), rows)
@@ -110,9 +119,9 @@ def encode(payloads: pl.Series, rows: Ints) -> Wire:
     data = np.frombuffer(data_bytes, dtype=np.uint8)[offsets[0] : offsets[-1]].copy()
     offsets = offsets - offsets[0]
     lengths, starts = length.to_numpy(), offsets[:-1]
-    is_short = lengths < _TWO_BYTE_LENGTH
+    is_short = lengths < TWO_BYTE_LENGTH
     data[starts] = _FIN_TEXT
-    data[starts + 1] = np.where(is_short, lengths, _TWO_BYTE_LENGTH)
+    data[starts + 1] = np.where(is_short, lengths, TWO_BYTE_LENGTH)
     long_starts, long_lengths = starts[~is_short], lengths[~is_short]
     data[long_starts + 2] = long_lengths >> 8
     data[long_starts + 3] = long_lengths & 0xFF

@@ -12,6 +12,7 @@ from raven.clock import now_us
 from raven.sources.simulated.connection import Connection
 from raven.sources.simulated.frames import BlockFrames
 from raven.sources.simulated.market import Block, Ints, Market
+from raven.sources.simulated.symbols import Symbols
 from raven.sources.simulated.venue import Venue
 
 _CHUNK_ROWS: Final = 256
@@ -23,11 +24,13 @@ class Player:
 
     Between two waits it sends the same trades to every connection and then counts them as played, so a REST reply
     holds a trade exactly when its frame has been written. `now_times` stamps frames with the time they are sent.
+    What symbols do not trade is not sent, and counts as never traded.
     """
 
-    def __init__(self, market: Market, venue: Venue, *, now_times: bool) -> None:
-        self.connections: set[Connection] = set()
-        self.finished = asyncio.Event()
+    def __init__(self, market: Market, venue: Venue, symbols: Symbols, *, now_times: bool) -> None:
+        self.connections: dict[Connection, None] = {}
+        self.began = asyncio.Event()
+        self._symbols = symbols
         self._market = market
         self._venue = venue
         self._now_times = now_times
@@ -38,12 +41,26 @@ class Player:
         history = market.begin(now)
         self._last_ids: Ints = history.last_ids.copy()
         self._last_time_us = history.time_us
+        symbols.begin(self.raw_id)
         if not market.waits_for_reader:
             self._began_us = now
+            self.began.set()
+
+    def raw_id(self, symbol: str) -> int:
+        """The market's own id of the last trade it has come to, sent or not; 0 when there is none."""
+        return int(self._last_ids[self._codes[symbol]])
 
     def last_id(self, symbol: str) -> int:
         """The id of the last trade played of `symbol`; 0 when there is none."""
-        return int(self._last_ids[self._codes[symbol]])
+        return self._symbols.last_id(symbol, self.raw_id(symbol))
+
+    def readers(self) -> list[Connection]:
+        """The connections that are subscribed to a played stream, in the order they were opened."""
+        return [connection for connection in self.connections if connection.is_reader]
+
+    async def has_readers(self) -> None:
+        """Wait until there is one."""
+        await self._has_readers.wait()
 
     def time_us(self) -> int:
         """The market's own time."""
@@ -67,14 +84,18 @@ class Player:
         if self._began_us is None:
             await self._has_readers.wait()
             self._began_us = now_us()
+            self.began.set()
         for block in self._market.blocks():
             await self._play(block, self._began_us)
-        self.finished.set()
+        for connection in self.connections:
+            connection.release()
 
     async def _play(self, block: Block, began_us: int) -> None:
-        frames = BlockFrames(block, self._venue.streams)
+        frames, version = self._frames(block.trades), self._symbols.version
         start, rows = 0, block.trades.height
         while start < rows:
+            if version != self._symbols.version:
+                frames, version = self._frames(block.trades), self._symbols.version
             if block.due_us is None:
                 await self._has_readers.wait()
                 stop = min(start + _CHUNK_ROWS, rows)
@@ -90,10 +111,10 @@ class Player:
 
     def _send(self, block: Block, frames: BlockFrames, start: int, stop: int) -> None:
         """Without a wait in it: all connections get these rows, and then they are played."""
-        readers = [connection for connection in self.connections if connection.is_reader]
+        readers = self.readers()
         if self._now_times and readers:
             stamped = block.trades[start:stop].with_columns(time_us=pl.lit(now_us(), dtype=pl.Int64))
-            fresh = BlockFrames(Block(stamped, block.codes[start:stop], None), self._venue.streams)
+            fresh = self._frames(stamped)
             for connection in readers:
                 connection.deliver(fresh, 0, stop - start)
         else:
@@ -102,6 +123,9 @@ class Player:
         # of the several rows of a symbol the last one counts
         self._last_ids[block.codes[start:stop]] = block.trades.get_column("trade_id")[start:stop].to_numpy()
         self._last_time_us = int(block.trades.get_column("time_us")[stop - 1])
+
+    def _frames(self, trades: pl.DataFrame) -> BlockFrames:
+        return BlockFrames(self._symbols.seen(trades.with_row_index("row")), self._venue.streams)
 
     async def _pace(self, *, is_timed: bool) -> None:
         """As fast as it is read, the slowest reader paces all; on a clock, a slow reader harms only itself."""

@@ -6,8 +6,8 @@ import asyncio
 import json
 import re
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -16,8 +16,11 @@ from aiohttp import web
 
 from raven.sources.simulated import klines
 from raven.sources.simulated.frames import texts
-from raven.sources.simulated.market import Market, is_legal
+from raven.sources.simulated.limits import WeightLimit
+from raven.sources.simulated.market import is_legal
 from raven.sources.simulated.player import Player
+from raven.sources.simulated.rest_faults import BLOCKED_STATUS, RestFaults
+from raven.sources.simulated.symbols import Symbols
 from raven.sources.simulated.venue import Endpoint, Reply, Venue
 
 Query: TypeAlias = Mapping[str, str]
@@ -39,13 +42,14 @@ class RequestError(Exception):
 
 
 class Rest:
-    """Answers the REST paths of one venue."""
+    """Answers the REST paths of one venue, within its limits, and as the faults will have it."""
 
-    def __init__(self, venue: Venue, market: Market, player: Player) -> None:
+    def __init__(self, venue: Venue, symbols: Symbols, player: Player, limit: WeightLimit, faults: RestFaults) -> None:
         self._venue = venue
-        self._market = market
+        self._symbols = symbols
         self._player = player
-        self._weights: deque[tuple[float, int]] = deque()
+        self._limit = limit
+        self._faults = faults
 
     def routes(self) -> list[web.RouteDef]:
         """One route a path."""
@@ -53,25 +57,45 @@ class Rest:
 
     def _handler(self, endpoint: Endpoint) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def handle(request: web.Request) -> web.Response:
-            headers = {"X-MBX-USED-WEIGHT-1M": str(self._used_weight(_weight(endpoint, request.query)))}
-            headers["X-MBX-USED-WEIGHT"] = headers["X-MBX-USED-WEIGHT-1M"]
+            refused = self._refused(endpoint, request.query)
+            if refused is not None:
+                return refused
             micros = self._venue.has_micros and request.headers.get("X-MBX-TIME-UNIT", "").upper() == "MICROSECOND"
+            await asyncio.sleep(self._faults.delay_s())
             try:
                 text = await self._text(endpoint, request.query, micros=micros)
             except RequestError as error:
-                text = json.dumps({"code": error.code, "msg": error.message})
-                return web.Response(status=400, text=text, content_type="application/json", headers=headers)
-            return web.Response(text=text, content_type="application/json", headers=headers)
+                return self._error(400, error.code, error.message)
+            return web.Response(text=text, content_type="application/json", headers=self._headers())
 
         return handle
 
-    def _used_weight(self, weight: int) -> int:
-        """The weight of the last minute, this request's included."""
-        now = time.monotonic()
-        self._weights.append((now, weight))
-        while self._weights[0][0] < now - 60.0:
-            self._weights.popleft()
-        return sum(used for _, used in self._weights)
+    def _refused(self, endpoint: Endpoint, query: Query) -> web.Response | None:
+        """The answer to a request that is not served."""
+        now_s = time.time()
+        if self._faults.is_blocked(now_s):
+            return blocked()
+        self._faults.meet_refusals()
+        refusal = self._limit.admit(_weight(endpoint, query), now_s)
+        if refusal is not None:
+            message = f"Too many requests; banned until {refusal.until_s * 1_000:.0f}."
+            if refusal.status == 429:
+                message = f"Too much request weight used; the limit is {self._limit.weight_per_minute} a minute."
+            return self._error(refusal.status, -1003, message, {"Retry-After": str(refusal.retry_after_s)})
+        if self._faults.fails():
+            return self._error(500, -1001, "Internal error; unable to process your request. Please try again.")
+        return None
+
+    def _headers(self) -> dict[str, str]:
+        used = str(self._limit.used)
+        return {"X-MBX-USED-WEIGHT": used, "X-MBX-USED-WEIGHT-1M": used}
+
+    def _error(
+        self, status: int, code: int, message: str, headers: Mapping[str, str] = MappingProxyType({})
+    ) -> web.Response:
+        text = json.dumps({"code": code, "msg": message})
+        every = {**self._headers(), **headers}
+        return web.Response(status=status, text=text, content_type="application/json", headers=every)
 
     async def _text(self, endpoint: Endpoint, query: Query, *, micros: bool) -> str:
         match endpoint.reply:
@@ -101,12 +125,12 @@ class Rest:
             if first_id is not None and (start_us is not None or end_us is not None):
                 raise RequestError(-1128, "Combination of optional parameters invalid.")
             if end_us is not None:
-                stop_id = min(stop_id, self._market.id_at(symbol, end_us + 1))
+                stop_id = min(stop_id, self._symbols.id_at(symbol, end_us + 1))
             if start_us is not None:
-                first_id = self._market.id_at(symbol, start_us)
+                first_id = self._symbols.id_at(symbol, start_us)
         if first_id is None:
-            return self._market.trades(symbol, 0, stop_id, tail=limit)
-        return self._market.trades(symbol, first_id, stop_id, head=limit)
+            return self._symbols.trades(symbol, 0, stop_id, tail=limit)
+        return self._symbols.trades(symbol, first_id, stop_id, head=limit)
 
     def _klines(self, endpoint: Endpoint, query: Query, *, micros: bool) -> str:
         symbol = self._symbol(query)
@@ -116,7 +140,7 @@ class Rest:
         limit = _rows(endpoint, query)
         start_us, end_us = _time_us(query, "startTime"), _time_us(query, "endTime")
         stop_id = self._player.last_id(symbol) + 1
-        very_first = self._market.trades(symbol, 0, stop_id, head=1)
+        very_first = self._symbols.trades(symbol, 0, stop_id, head=1)
         if very_first.is_empty():
             return "[]"
         last_us = self._player.time_us()
@@ -129,18 +153,18 @@ class Rest:
         )
         if opens.is_empty():
             return "[]"
-        first_id = self._market.id_at(symbol, int(opens.dt.timestamp("us")[0]))
-        stop_id = min(stop_id, self._market.id_at(symbol, klines.window_end_us(opens, interval)))
+        first_id = self._symbols.id_at(symbol, int(opens.dt.timestamp("us")[0]))
+        stop_id = min(stop_id, self._symbols.id_at(symbol, klines.window_end_us(opens, interval)))
         if stop_id - first_id > _MOST_KLINE_TRADES:
             raise RequestError(-1127, f"Lookup interval is too big: it holds more than {_MOST_KLINE_TRADES} trades.")
-        before = self._market.trades(symbol, 0, first_id, tail=1).get_column("price")
+        before = self._symbols.trades(symbol, 0, first_id, tail=1).get_column("price")
         found = klines.bars(self._parts(symbol, first_id, stop_id), interval)
         price_before = None if before.is_empty() else float(before[0])
         return _array(klines.rows(opens, found, interval, price_before=price_before, micros=micros))
 
     def _parts(self, symbol: str, first_id: int, stop_id: int) -> Iterator[pl.DataFrame]:
         for start in range(first_id, stop_id, _PART_ROWS):
-            yield self._market.trades(symbol, start, min(start + _PART_ROWS, stop_id))
+            yield self._symbols.trades(symbol, start, min(start + _PART_ROWS, stop_id))
 
     def _exchange_info(self, query: Query, *, micros: bool) -> dict[str, Any]:
         return {
@@ -151,29 +175,32 @@ class Rest:
                     "rateLimitType": "REQUEST_WEIGHT",
                     "interval": "MINUTE",
                     "intervalNum": 1,
-                    "limit": self._venue.weight_per_minute,
+                    "limit": self._limit.weight_per_minute,
                 }
             ],
             "exchangeFilters": [],
             "symbols": [
-                self._venue.describe(self._market.listings[symbol], "TRADING") for symbol in self._asked_for(query)
+                self._venue.describe(self._symbols.listing(symbol), status)
+                for symbol, status in self._asked_for(query).items()
             ],
             **self._venue.info,
         }
 
-    def _asked_for(self, query: Query) -> list[str]:
-        """The symbols of `symbol`, of `symbols` (a JSON list), or all."""
+    def _asked_for(self, query: Query) -> dict[str, str]:
+        """The statuses of the symbols of `symbol`, of `symbols` (a JSON list), or of all."""
+        statuses = self._symbols.statuses
+        if not self._venue.selects_symbols or not ("symbol" in query or "symbols" in query):
+            return statuses
         if "symbol" in query and "symbols" in query:
             raise RequestError(-1128, "Combination of optional parameters invalid.")
         if "symbol" in query:
-            return [self._symbol(query)]
-        if "symbols" not in query:
-            return list(self._market.listings)
+            symbol = self._symbol(query)
+            return {symbol: statuses[symbol]}
         try:
             symbols = msgspec.json.decode(query["symbols"], type=list[str])
         except msgspec.MsgspecError as error:
             raise _illegal("symbols", _LEGAL_SYMBOLS_TEXT) from error
-        return [self._listed(symbol) for symbol in dict.fromkeys(symbols)]
+        return {symbol: statuses[self._listed(symbol)] for symbol in symbols}
 
     def _symbol(self, query: Query) -> str:
         return self._listed(_sent(query, "symbol"))
@@ -181,9 +208,15 @@ class Rest:
     def _listed(self, symbol: str) -> str:
         if not is_legal(symbol):
             raise _illegal("symbol", _LEGAL_SYMBOL_TEXT)
-        if symbol not in self._market.listings:
+        if self._symbols.status(symbol) is None:
             raise RequestError(-1121, "Invalid symbol.")
         return symbol
+
+
+def blocked() -> web.Response:
+    """The answer to whom the exchange does not serve, by where they are."""
+    text = json.dumps({"code": 0, "msg": "Service unavailable from a restricted location."})
+    return web.Response(status=BLOCKED_STATUS, text=text, content_type="application/json")
 
 
 def _sent(query: Query, name: str) -> str:

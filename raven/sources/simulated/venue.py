@@ -48,7 +48,8 @@ class Venue:
 
     `streams` maps what follows the @ of a stream's name to the text of its frames. Below `root` lie `/ws` (raw) and
     `/stream` (combined); below `silent_roots` they connect and acknowledge, but send no trade. `has_micros` is
-    whether clients may ask for times in microseconds. `halted` is the status of a symbol that does not trade.
+    whether clients may ask for times in microseconds, `selects_symbols` whether `exchangeInfo` tells of single ones.
+    `halted` is the status of a symbol that does not trade.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Venue:
     info: Mapping[str, Any]
     halted: str
     has_micros: bool
+    selects_symbols: bool
     max_messages_per_s: int
     weight_per_minute: int
     ping_interval_s: float
@@ -102,6 +104,7 @@ SPOT: Final = Venue(
     info={},
     halted="BREAK",
     has_micros=True,
+    selects_symbols=True,
     max_messages_per_s=5,
     weight_per_minute=6_000,
     ping_interval_s=20.0,
@@ -111,7 +114,7 @@ SPOT: Final = Venue(
 FUTURES: Final = Venue(
     name="BINANCE_FUTURES",
     root="/market",
-    silent_roots=("", "/public"),
+    silent_roots=("", "/public", "/private"),
     streams={
         "aggTrade": '{"e":"aggTrade","E":<time>,"a":<id>,"s":"<symbol>","p":"<price>","q":"<quantity>",'
         '"nq":"<quantity>","f":<id>,"l":<id>,"T":<time>,"m":<is_sell>,"st":1}',
@@ -137,6 +140,7 @@ FUTURES: Final = Venue(
     info={"futuresType": "U_MARGINED", "assets": []},
     halted="SETTLING",
     has_micros=False,
+    selects_symbols=False,
     max_messages_per_s=10,
     weight_per_minute=2_400,
     ping_interval_s=180.0,

@@ -1,0 +1,35 @@
+"""What a follower feeds: an aggregator or a sink."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import pyarrow as pa
+
+from raven.batches.batch import BatchMeta, Cursor
+from raven.batches.selection import Instrument
+
+
+class Consumer(Protocol):
+    """Who takes the batches of a follower, and of them the rows of the instruments it was told to want.
+
+    `problem` says why what was taken cannot be dealt with now; empty when it can.
+    """
+
+    problem: str
+
+    def want(self, upstream: str, instruments: Sequence[Instrument]) -> None:
+        """Take rows of these: the position covers them."""
+
+    async def leave(self, upstream: str, instruments: Sequence[Instrument]) -> None:
+        """Take no more rows of these."""
+
+    def position(self, upstream: str) -> Cursor | None:
+        """What has been taken so far; None: nothing yet."""
+
+    async def take(self, upstream: str, batch: pa.RecordBatch, meta: BatchMeta) -> None:
+        """Take one batch. Its cursor becomes the position."""
+
+    async def rewind(self, upstream: str, position: Cursor, instruments: Sequence[Instrument]) -> None:
+        """`instruments` join: take their rows from `position` on, going back to it where it lies before the present."""

@@ -1,0 +1,30 @@
+"""`binance_futures`: the aggregate trades of Binance USD-M futures."""
+
+from __future__ import annotations
+
+import typer
+
+from raven.services import exchange, runtime
+from raven.services.runtime import Environment, HostOption, PortOption, Service
+from raven.sources.binance.protocol import FUTURES
+
+NAME = "binance_futures"
+
+
+def build(environment: Environment) -> Service:
+    """The source over its journal."""
+    return exchange.build(environment, environment.settings.binance_futures, FUTURES)
+
+
+def command(host: HostOption = None, port: PortOption = None) -> None:
+    """Collect the aggregate trades of Binance USD-M futures and stream them. Nothing is collected until asked for."""
+    runtime.main(NAME, build, host=host, port=port)
+
+
+def main() -> None:
+    """Console entry point."""
+    typer.run(command)
+
+
+if __name__ == "__main__":
+    main()

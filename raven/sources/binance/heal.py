@@ -1,0 +1,164 @@
+"""Healing: fetches trades that did not come over WebSocket, by their ids over REST.
+
+What is missing is told by the hold; here it is cut into requests, several of them under way at a time, the nearest
+gaps of all symbols first. A request is repeated until it is answered or nobody misses its ids any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, zip_longest
+from typing import Final, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from raven.batches.hold import Missing
+from raven.batches.schema import ORIGIN_REST
+from raven.clock import Backoff, now_us
+from raven.errors import ExchangeError
+from raven.sources.binance.frames import UNREADABLE
+from raven.sources.binance.protocol import VenueProtocol
+from raven.sources.binance.replies import decode_list, figures
+from raven.sources.binance.rest import BinanceRest
+from raven.sources.binance.rows import build_rows
+from raven.telemetry import Telemetry
+
+CONCURRENT_REQUESTS: Final = 8
+MOST_PAGES_AHEAD: Final = 64
+AGAIN_S: Final = 0.25
+
+
+class Page(NamedTuple):
+    """The ids of one request: first_id <= id < stop_id."""
+
+    symbol: str
+    first_id: int
+    stop_id: int
+
+    def meets(self, after_id: int, before_id: int) -> bool:
+        """Whether any id lies between `after_id` and `before_id`, both excluded."""
+        return self.first_id < before_id and after_id + 1 < self.stop_id
+
+
+class Answer(NamedTuple):
+    """What a request for a page gave: its trades, and the ids that the venue passes over.
+
+    `next_id` is where to go on: behind the last id that was answered for.
+    """
+
+    trades: pl.DataFrame
+    absent: tuple[Page, ...]
+    next_id: int
+
+
+def pages(missing: Sequence[Missing], limit: int) -> Iterator[Page]:
+    """The requests that fetch what is missing: the first page of each gap, then the second of each, …"""
+
+    def cut(gap: Missing) -> Iterator[Page]:
+        starts = range(gap.after_id + 1, gap.before_id, limit)[:MOST_PAGES_AHEAD]
+        return (Page(gap.symbol, start, min(start + limit, gap.before_id)) for start in starts)
+
+    turns = zip_longest(*map(cut, missing))
+    return (page for page in chain.from_iterable(turns) if page is not None)
+
+
+def read_answer(body: bytes, page: Page, protocol: VenueProtocol, *, recv_us: int) -> Answer:
+    """The reply to a request for `page`. Raises ExchangeError when it is no list of trades."""
+    try:
+        listed = decode_list(body, protocol.event)
+    except UNREADABLE as error:
+        raise ExchangeError(f"{protocol.trades_path} answered something else than trades: {error}") from error
+    symbols = pl.repeat(page.symbol, len(listed), dtype=pl.String, eager=True)
+    stamps = np.full(len(listed), recv_us, dtype=np.int64)
+    trades = build_rows(figures(listed, symbols), recv_us=stamps, origin=ORIGIN_REST).trades.sort("trade_id")
+    ids = trades.get_column("trade_id")
+    known_stop = min(page.stop_id, int(ids[-1]) + 1) if ids.len() else page.first_id
+    trades = trades.filter(ids.is_between(page.first_id, page.stop_id, closed="left"))
+    edges = np.concatenate(([page.first_id - 1], trades.get_column("trade_id").to_numpy(), [known_stop]))
+    jumps = np.flatnonzero(np.diff(edges) > 1)
+    absent = (Page(page.symbol, first + 1, stop) for first, stop in zip(edges[jumps], edges[jumps + 1], strict=True))
+    return Answer(trades, tuple(Page(symbol, int(first), int(stop)) for symbol, first, stop in absent), known_stop)
+
+
+class Healer:
+    """Fetches over `rest` what `ask` is told to be missing.
+
+    `fetched` is given the trades of each answer, `absent` the ids that the venue passed over twice.
+    """
+
+    def __init__(
+        self,
+        rest: BinanceRest,
+        protocol: VenueProtocol,
+        *,
+        fetched: Callable[[pl.DataFrame], None],
+        absent: Callable[[str, int, int], None],
+        telemetry: Telemetry,
+    ) -> None:
+        self._rest = rest
+        self._protocol = protocol
+        self._fetched = fetched
+        self._absent = absent
+        self._telemetry = telemetry
+        self._requests: dict[Page, asyncio.Task[None]] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._is_failing = False
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            await asyncio.Event().wait()
+
+    def ask(self, missing: Sequence[Missing]) -> None:
+        """Fetch exactly these ids: requests for others end, as many as may be are begun."""
+        self._requests = {page: task for page, task in self._requests.items() if not task.done()}
+        by_symbol: dict[str, list[Missing]] = {}
+        for gap in missing:
+            by_symbol.setdefault(gap.symbol, []).append(gap)
+        for page, task in self._requests.items():
+            if not any(page.meets(gap.after_id, gap.before_id) for gap in by_symbol.get(page.symbol, ())):
+                task.cancel()
+        if self._group is None or len(self._requests) >= CONCURRENT_REQUESTS:
+            return
+        for page in pages(missing, self._protocol.trades_limit):
+            asked = (other for other in self._requests if other.symbol == page.symbol)
+            if not any(other.meets(page.first_id - 1, page.stop_id) for other in asked):
+                self._requests[page] = self._group.create_task(self._fetch(page))
+                if len(self._requests) >= CONCURRENT_REQUESTS:
+                    return
+
+    async def _fetch(self, page: Page) -> None:
+        """Fetch the ids of a page, all of them, however often it has to be asked for."""
+        backoff = Backoff(AGAIN_S, 5.0)
+        doubted: tuple[Page, ...] = ()
+        while page.first_id < page.stop_id:
+            try:
+                answer = await self._ask_for(page)
+            except ExchangeError as error:
+                if not self._is_failing:
+                    self._telemetry.warning("heal_failed", f"missing trades cannot be fetched yet: {error}")
+                self._is_failing = True
+                await asyncio.sleep(backoff.next_s())
+                continue
+            self._is_failing = False
+            if answer.trades.height:
+                self._fetched(answer.trades)
+            if answer.absent and answer.absent != doubted:
+                doubted, page = answer.absent, page._replace(first_id=answer.absent[0].first_id)
+                await asyncio.sleep(AGAIN_S)  # the exchange is asked twice before ids are given up
+                continue
+            for gap in answer.absent:
+                self._absent(*gap)
+            if answer.next_id == page.first_id:
+                await asyncio.sleep(backoff.next_s())  # its REST lags behind its stream
+            page = page._replace(first_id=answer.next_id)
+
+    async def _ask_for(self, page: Page) -> Answer:
+        body = await self._rest.get(
+            self._protocol.trades_path, weight=self._protocol.trades_weight, symbol=page.symbol,
+            fromId=str(page.first_id), limit=str(min(self._protocol.trades_limit, page.stop_id - page.first_id + 1)),
+        )  # fmt: skip
+        return read_answer(body, page, self._protocol, recv_us=now_us())

@@ -1,0 +1,107 @@
+"""Watching the symbols that are collected: their state at the venue, shown with each and told once per change."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+from raven.clock import Backoff
+from raven.errors import ExchangeError, RavenError
+from raven.rpc.subscriptions import SubscriptionTable
+from raven.sources.binance.symbols import TRADING, SymbolList
+from raven.telemetry import Telemetry
+
+MOST_OFFSET_MS: Final = 1_000.0
+
+
+class SymbolWatch:
+    """Reads the venue's list every `poll_s` and notes in `facts` how each collected symbol is.
+
+    `on_symbols` is awaited after each reading.
+    """
+
+    def __init__(
+        self, symbols: SymbolList, facts: SubscriptionTable, *, venue: str, poll_s: float, telemetry: Telemetry
+    ) -> None:
+        self.on_symbols: Callable[[], Awaitable[None]] | None = None
+        self._symbols = symbols
+        self._facts = facts
+        self._venue = venue
+        self._poll_s = poll_s
+        self._telemetry = telemetry
+        self._noted: dict[str, str] = {}  # of each collected symbol the state that was told last
+        self._is_unread = False
+        self._is_off = False
+
+    def want(self, symbols: Iterable[str]) -> None:
+        """Watch these symbols too."""
+        for symbol in symbols:
+            self._noted.setdefault(symbol, TRADING)
+            self._note(symbol)
+
+    def leave(self, symbols: Iterable[str]) -> None:
+        """Watch these symbols no more."""
+        for symbol in symbols:
+            self._noted.pop(symbol, None)
+
+    async def check(self, symbols: Sequence[str], last_id: Callable[[str], int | None]) -> Mapping[str, str]:
+        """Those of `symbols` that there are not, each with why; of one with a `last_id` it is known that it was."""
+        try:
+            await self._symbols.know(symbols)
+        except ExchangeError as error:
+            self._telemetry.warning("symbols_unchecked", f"symbols are taken unchecked: {error}")
+            return {}
+        for symbol in symbols:
+            if last_id(symbol) is not None:
+                self._symbols.delisted(symbol)  # unless it is listed
+        refused = {symbol: why for symbol in symbols if (why := self._symbols.why_not(symbol))}
+        for symbol in self._noted.keys() & set(symbols):  # collected since before a restart, whatever the list says
+            self._note(symbol)
+            if symbol in refused:
+                self._facts.of(self._venue, symbol).message = refused[symbol]
+        return refused
+
+    async def run(self) -> None:
+        """Read the list at once and then every `poll_s`, until cancelled."""
+        backoff = Backoff(1.0, 60.0)
+        while True:
+            pause_s = self._poll_s
+            try:
+                await self._symbols.read()
+                for symbol in self._noted:
+                    self._note(symbol)
+                await self._measure_clock()
+                if self.on_symbols is not None:
+                    await self.on_symbols()
+                self._is_unread = False
+                backoff.reset()
+            except RavenError as error:
+                if not self._is_unread:
+                    self._telemetry.warning("symbols_unread", f"the list of symbols is as old as it was: {error}")
+                self._is_unread = True
+                pause_s = min(pause_s, backoff.next_s())
+            await asyncio.sleep(pause_s)
+
+    def _note(self, symbol: str) -> None:
+        """Show the state of a collected symbol, and tell of it when it changed."""
+        state = self._symbols.states.get(symbol, TRADING)
+        message = "" if state == TRADING else f"{symbol} does not trade now: {self._venue} says {state}"
+        self._facts.of(self._venue, symbol).message = message
+        before, self._noted[symbol] = self._noted[symbol], state
+        if state == before:
+            return
+        if state == TRADING:
+            self._telemetry.info("symbol_state", f"{symbol} trades again", symbol=symbol, state=state)
+        else:
+            self._telemetry.warning("symbol_state", message, symbol=symbol, state=state)
+
+    async def _measure_clock(self) -> None:
+        offset_ms = await self._symbols.clock_offset_ms()
+        self._telemetry.set("clock_offset_ms", offset_ms)
+        if abs(offset_ms) > MOST_OFFSET_MS and not self._is_off:
+            self._telemetry.warning(
+                "clock_offset", f"the clock of {self._venue} is {offset_ms / 1000:+.1f} s from ours",
+                hint="latencies are wrong by as much; check this machine's time service",
+            )  # fmt: skip
+        self._is_off = abs(offset_ms) > MOST_OFFSET_MS

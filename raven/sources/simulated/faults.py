@@ -1,0 +1,149 @@
+"""What goes wrong on the simulated exchange, and when: a schedule, given or made of a seed. Pure.
+
+A fault is written `KIND@SECONDS[:PARAMETER,…]`: `drop@12.5`, `stall@30:2s,cut`, `skip@5:10,BTCUSDT`. SECONDS count
+from the beginning of the play. What a kind takes stands in `KINDS`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Final
+
+import numpy as np
+
+from raven.errors import InputError
+from raven.sources.simulated.market import is_legal
+
+
+class Target(Enum):
+    """What a fault strikes."""
+
+    CONNECTION = "one connection"
+    FRAMES = "frames of one connection"
+    REST = "REST requests"
+    SYMBOL = "a symbol"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of fault; `seconds` and `count` are the defaults of those it takes, `ways` the words it takes."""
+
+    target: Target
+    does: str
+    seconds: float | None = None
+    count: int | None = None
+    ways: tuple[str, ...] = ()
+
+    @property
+    def takes_symbol(self) -> bool:
+        """Whether it may name a symbol."""
+        return self.target in (Target.FRAMES, Target.SYMBOL)
+
+
+KINDS: Final = {
+    "drop": Kind(Target.CONNECTION, "a connection breaks off, or is closed", ways=("close",)),
+    "stall": Kind(Target.CONNECTION, "a connection is silent for SECONDS, then goes on, or is cut", 2.0, ways=("cut",)),
+    "shutdown": Kind(Target.CONNECTION, "serverShutdown is announced, SECONDS later the connection closes", 5.0),
+    "skip": Kind(Target.FRAMES, "COUNT frames are left out", count=5),
+    "repeat": Kind(Target.FRAMES, "COUNT frames are sent twice", count=5),
+    "reorder": Kind(Target.FRAMES, "COUNT pairs of neighbouring frames are swapped", count=5),
+    "garble": Kind(Target.FRAMES, "COUNT frames hold no valid JSON", count=5),
+    "429": Kind(Target.REST, "requests are refused for SECONDS: too many", 3.0),
+    "418": Kind(Target.REST, "requests are refused for SECONDS: banned", 5.0),
+    "500": Kind(Target.REST, "COUNT requests fail", count=3),
+    "slow": Kind(Target.REST, "COUNT requests take SECONDS longer", 2.0, 3),
+    "451": Kind(Target.REST, "requests and new connections are refused for SECONDS: blocked region", 5.0),
+    "halt": Kind(Target.SYMBOL, "a symbol does not trade for SECONDS, or for good", math.inf),
+    "delist": Kind(Target.SYMBOL, "a symbol is gone"),
+    "list": Kind(Target.SYMBOL, "a symbol is new: until then it was not listed"),
+}
+MOST_KINDS: Final = tuple(name for name, kind in KINDS.items() if kind.target is not Target.SYMBOL and name != "451")
+"""The kinds of a generated schedule, unless others are asked for."""
+
+_SPEC: Final = re.compile(r"(?P<kind>\w+)@(?P<at>\d+(\.\d+)?)(:(?P<parameters>.*))?")
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_UNIT_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0}
+_HINT: Final = "faults look like drop@12.5, stall@30:2s, skip@5:10,BTCUSDT"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault. `share`, in [0, 1), picks its victim among those there are; `symbol` is empty for any."""
+
+    at_s: float
+    kind: str
+    seconds: float = 0.0
+    count: int = 0
+    symbol: str = ""
+    way: str = ""
+    share: float = 0.0
+
+    @property
+    def target(self) -> Target:
+        """What it strikes."""
+        return KINDS[self.kind].target
+
+
+def parse_fault(spec: str) -> Fault:
+    """The fault a text describes; raises InputError when it does not."""
+    found = _SPEC.fullmatch(spec)
+    if found is None:
+        raise InputError(f"{spec!r} is not a fault", hint=_HINT)
+    kind = _kind(found["kind"])
+    fault = Fault(float(found["at"]), found["kind"], seconds=kind.seconds or 0.0, count=kind.count or 0)
+    for parameter in filter(None, (found["parameters"] or "").split(",")):
+        fault = _with(fault, kind, parameter, spec)
+    if kind.target is Target.SYMBOL and not fault.symbol:
+        raise InputError(f"{spec!r} names no symbol", hint=f"{spec}:BTCUSDT would")
+    return fault
+
+
+def given_faults(specs: Sequence[str], *, seed: int = 0) -> tuple[Fault, ...]:
+    """A schedule out of texts, in the order of time; `seed` picks the victims. Raises InputError for a bad text."""
+    shares = np.random.default_rng(seed).random(len(specs))
+    faults = (replace(parse_fault(spec), share=float(share)) for spec, share in zip(specs, shares, strict=True))
+    return tuple(sorted(faults, key=lambda fault: fault.at_s))
+
+
+def generated_faults(
+    count: int, *, seed: int = 0, span_s: float = 300.0, kinds: Sequence[str] = MOST_KINDS
+) -> tuple[Fault, ...]:
+    """`count` faults within `span_s` seconds, each kind as often as the others: a pure function of its arguments.
+
+    Raises InputError for an unknown kind, one that needs a symbol, or a number that is not above zero.
+    """
+    if count < 1 or not 0 < span_s < math.inf:
+        raise InputError(f"{count} faults in {span_s} s are no schedule", hint="both must be above zero")
+    for name in kinds:
+        if _kind(name).target is Target.SYMBOL:
+            raise InputError(f"{name} needs a symbol", hint=f"give it by itself, as {name}@10:BTCUSDT")
+    random = np.random.default_rng(seed)
+    times = np.sort(random.uniform(0.02 * span_s, 0.98 * span_s, count)).round(3)
+    chosen = np.concatenate([random.permutation(len(kinds)) for _ in range(-(-count // len(kinds)))])[:count]
+    return tuple(
+        replace(parse_fault(f"{kinds[place]}@{at:.3f}"), share=float(share))
+        for at, place, share in zip(times, chosen, random.random(count), strict=True)
+    )
+
+
+def _kind(name: str) -> Kind:
+    if name not in KINDS:
+        raise InputError(f"{name} is no kind of fault", hint=f"one of {', '.join(KINDS)}")
+    return KINDS[name]
+
+
+def _with(fault: Fault, kind: Kind, parameter: str, spec: str) -> Fault:
+    duration = _DURATION.fullmatch(parameter)
+    if duration is not None and kind.seconds is not None:
+        return replace(fault, seconds=float(duration[1]) * _UNIT_S[duration[2]])
+    if parameter.isdecimal() and kind.count is not None and int(parameter) > 0:
+        return replace(fault, count=int(parameter))
+    if parameter in kind.ways:
+        return replace(fault, way=parameter)
+    if kind.takes_symbol and is_legal(parameter) and not parameter.isdecimal():
+        return replace(fault, symbol=parameter)
+    raise InputError(f"{fault.kind} takes no {parameter!r}, as in {spec!r}", hint=f"{fault.kind}: {kind.does}")

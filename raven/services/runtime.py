@@ -124,7 +124,11 @@ async def _serve(name: str, build: Callable[[Environment], Service], settings: S
     )  # fmt: skip
     _warn_of_exposure(telemetry, access, host)
     await server.start()
-    _serve_metrics(telemetry, metrics_host(settings, host), port + METRICS_PORT_OFFSET)
+    try:
+        _serve_metrics(telemetry, metrics_host(settings, host), port + METRICS_PORT_OFFSET)
+    except RavenError:
+        await server.stop()
+        raise
     telemetry.info("started", f"{name} listens on {host}:{server.port}", data=folder)
     gc.freeze()  # what was built lives as long as the service: never walk it again
     stop = asyncio.Event()

@@ -13,7 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from raven.batches.selection import Instrument
+from raven.batches.instrument import Instrument
 from raven.cli import output
 from raven.cli.supervisor import Child
 from raven.cli.watch import AGGREGATORS, Watch

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from raven.batches.selection import Instrument
+from raven.batches.instrument import Instrument
 from raven.control.plan import VENUES, port_of, resolve_venue
 from raven.control.wanted import WantedFile
 from raven.errors import InputError

@@ -12,7 +12,7 @@ from typing import Any, Final
 from rich.live import Live
 from rich.text import Text
 
-from raven.batches.selection import Instrument
+from raven.batches.instrument import Instrument
 from raven.cli import output
 from raven.cli.dashboard import Dashboard, bar_cells, service_state
 from raven.cli.supervisor import Child

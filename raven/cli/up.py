@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from raven.batches.selection import Instrument
+from raven.batches.instrument import Instrument
 from raven.cli import output
 from raven.cli.child_log import ChildLog
 from raven.cli.collecting import collect

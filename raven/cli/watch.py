@@ -9,9 +9,9 @@ from collections import defaultdict, deque
 from collections.abc import Mapping
 from typing import Any, Final
 
+from raven.batches.instrument import Instrument
 from raven.batches.ipc import decode
 from raven.batches.schema import to_frame
-from raven.batches.selection import Instrument
 from raven.control.plan import SERVICES
 from raven.errors import UpstreamError
 from raven.rpc.client import Client

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from raven.batches.selection import Instrument
+from raven.batches.instrument import Instrument
 from raven.cli import output
 from raven.cli.child_log import ChildLog
 from raven.cli.collecting import most_downstream

@@ -6,14 +6,14 @@ small, and reads the end of it.
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import IO, Final
 
+from raven.telemetry.logs import message_of
+
 MAX_BYTES: Final = 16 * 2**20
 READ_BYTES: Final = 2**18
-SHOWN_FIELDS: Final = 4
 
 
 class ChildLog:
@@ -49,14 +49,14 @@ class ChildLog:
         data = self._from(max(begin, size - READ_BYTES))
         whole = data.rfind(b"\n") + 1
         self._read = size - (len(data) - whole) if size > begin else size
-        return [readable(line) for line in data[:whole].decode(errors="replace").splitlines()]
+        return [message_of(line) for line in data[:whole].decode(errors="replace").splitlines()]
 
     def last_line(self) -> str:
         """The last line of the child's present or last run, for a message about its end."""
         size = self._size()
         begin = self._run_began if self._run_began <= size else 0
         lines = self._from(max(begin, size - READ_BYTES)).decode(errors="replace").strip().splitlines()
-        return readable(lines[-1]) if lines else "it logged nothing"
+        return message_of(lines[-1]) if lines else "it logged nothing"
 
     def _from(self, offset: int) -> bytes:
         with self.path.open("rb") as log:
@@ -65,16 +65,3 @@ class ChildLog:
 
     def _size(self) -> int:
         return self.path.stat().st_size if self.path.exists() else 0
-
-
-def readable(line: str) -> str:
-    """A log line for people: of a JSON line its level, message and fields; any other as it is."""
-    try:
-        fields = json.loads(line)
-        level, message = fields.pop("level"), fields.pop("message")
-    except (ValueError, AttributeError, TypeError, KeyError):
-        return line
-    for known in ("time", "logger", "event", "traceback", "service"):
-        fields.pop(known, None)
-    shown = "".join(f" {key}={value}" for key, value in list(fields.items())[:SHOWN_FIELDS])
-    return f"{'' if level == 'info' else f'{level}: '}{message}{shown}"

@@ -48,6 +48,7 @@ Address = Annotated[str, AfterValidator(_address)]
 WebSocketUrl = Annotated[str, AfterValidator(lambda url: checked_url(url, WEBSOCKET))]
 LIST = BeforeValidator(_split)
 HttpUrl = Annotated[str, AfterValidator(lambda url: checked_url(url, HTTP))]
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 class ServerSettings(Section):
@@ -234,7 +235,7 @@ class Settings(BaseSettings):
 
     data: Path = Path("data")
     simulated: bool = False
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: LogLevel = "info"
     checkpoint_s: float = Field(2.0, gt=0)
     server: ServerSettings = ServerSettings()
     upstream: UpstreamSettings = UpstreamSettings()

@@ -202,10 +202,19 @@ def fill(text: str, names: Mapping[str, str]) -> str:
     return re.sub(r"\{([\w-]+)\}", lambda match: names.get(match[1], match[0]), text)
 
 
+def plain(line: str) -> str:
+    """A line of standard error, be it a message or a service's JSON event, which names its program as the logger."""
+    try:
+        event = json.loads(line)
+        return f"{event['logger'].removeprefix('raven.')}: {event['message']}"
+    except (ValueError, KeyError, TypeError):
+        return line
+
+
 @pytest.mark.parametrize("name", USES)
 def test_it_fails_and_says_what_to_do(name: str, results: dict[str, subprocess.CompletedProcess[str]]) -> None:
     use, done = USES[name], results[name]
-    said = re.sub(r"[\s│]+", " ", done.stderr)
+    said = re.sub(r"[\s│]+", " ", "\n".join(plain(line) for line in done.stderr.splitlines()))
     wanted = re.sub(r"\{[\w-]+\}", r"\\d+", use.says)
     assert re.search(wanted, said) or re.search(wanted, re.sub(r"\s+", " ", done.stdout)), (done.stdout, done.stderr)
     assert done.returncode == use.code, (done.stdout, done.stderr)

@@ -1,0 +1,74 @@
+"""The closed list of events, each with its level. docs/observability.md is made of it.
+
+ERROR: data was lost or a human is needed. WARNING: something is wrong and is being dealt with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, Literal, NamedTuple
+
+Level = Literal["info", "warning", "error"]
+
+
+class Event(NamedTuple):
+    """One event: its level and what it means.
+
+    - `repeats`: what repeats it with the same message is counted, and logged once a minute.
+    - `ends`: the event that this one puts an end to; that one's next appearance is logged at once.
+    """
+
+    level: Level
+    meaning: str
+    repeats: bool = False
+    ends: str = ""
+
+
+EVENTS: Final[Mapping[str, Event]] = {
+    # the service
+    "started": Event("info", "The service listens."),
+    "restored": Event("info", "It collects again what it collected before the restart."),
+    "stopped": Event("info", "It has ended as it was told to."),
+    "failed": Event("error", "It cannot run, or not go on, for the reason given; the process ends."),
+    "crashed": Event("error", "It ends because of an error nobody foresaw; please report it with its traceback."),
+    "uncaught": Event("error", "A part of it failed unexpectedly; please report it with its traceback.", repeats=True),
+    "python_warning": Event("warning", "Python or a library warns of something.", repeats=True),
+    "library": Event("warning", "A line that a library logged, at the library's level."),
+    # the exchange
+    "exchange_connected": Event("info", "Connected to the exchange.", ends="exchange_lost"),
+    "exchange_lost": Event(
+        "warning", "The connection to the exchange broke or cannot be opened; it is tried again.", repeats=True
+    ),
+    "exchange_shutdown": Event("warning", "The exchange will close the connection soon."),
+    "exchange_refused": Event("error", "The exchange refused a request.", repeats=True),
+    "symbols_unchecked": Event(
+        "warning", "The exchange could not be asked whether it has the symbols; they are taken.", repeats=True
+    ),
+    "stale_unchecked": Event(
+        "warning", "A silent connection is opened anew: whether it missed trades could not be asked.", repeats=True
+    ),
+    "gap": Event("error", "Trades were not received: the ids between `after_id` and `before_id`."),
+    "dead_frames": Event("warning", "Messages could not be decoded; they are in the dead-letter file.", repeats=True),
+    # upstreams
+    "upstream_connected": Event("info", "Following another service.", ends="upstream_lost"),
+    "upstream_lost": Event(
+        "warning", "Another service cannot be reached or refuses; it is tried again, and nothing is lost.", repeats=True
+    ),
+    "journal_changed": Event("warning", "The upstream has a new journal; it is read from its beginning, by trade ids."),
+    "symbol_refused": Event("error", "An upstream refuses a symbol that is wanted here.", repeats=True),
+    # bars
+    "tib_parameters": Event("warning", "Parameters of tick imbalance bars under which bars of two trades may appear."),
+    "state_dropped": Event("warning", "The saved state of bars that are built no more is given up."),
+    "state_refused": Event("warning", "A saved state cannot be read; its bars start anew."),
+    # stores and disk
+    "store_unavailable": Event(
+        "warning", "The store cannot be written now; it is tried again, and nothing is lost.", repeats=True
+    ),
+    "store_back": Event("info", "The store is being written again.", ends="store_unavailable"),
+    "not_flushed": Event("warning", "The store was down when the service ended; the journal keeps what is left."),
+    "torn_commit": Event("warning", "A commit that a crash had torn was set aside; its rows are written again."),
+    "maintained": Event("info", "A table was compacted."),
+    "not_maintained": Event("warning", "A table could not be compacted; it is tried again.", repeats=True),
+    "disk": Event("warning", "The disk of the journal is filling up."),
+    "journal_overrun": Event("error", "The journal dropped rows at its size limit before every consumer had them."),
+}

@@ -231,7 +231,13 @@ class TimescaleSettings(Section):
 class Settings(BaseSettings):
     """Everything a service can be told; see the sections."""
 
-    model_config = SettingsConfigDict(env_prefix="RAVEN__", env_nested_delimiter="__", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="RAVEN__",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,  # it may be a secret, and tracebacks show it
+    )
 
     data: Path = Path("data")
     simulated: bool = False

@@ -35,20 +35,38 @@ EVENTS: Final[Mapping[str, Event]] = {
     "python_warning": Event("warning", "Python or a library warns of something.", repeats=True),
     "library": Event("warning", "A line that a library logged, at the library's level."),
     # the exchange
-    "exchange_connected": Event("info", "Connected to the exchange.", ends="exchange_lost"),
-    "exchange_lost": Event(
-        "warning", "The connection to the exchange broke or cannot be opened; it is tried again.", repeats=True
+    "exchange_connected": Event("info", "Connected to the exchange.", ends="exchange_unreachable"),
+    "exchange_lost": Event("warning", "A connection to the exchange broke; it is opened again.", repeats=True),
+    "exchange_unreachable": Event("warning", "No connection can be opened now; it is tried again.", repeats=True),
+    "region_blocked": Event("warning", "The exchange does not serve this region; its public endpoint is used."),
+    "attempts_limited": Event("warning", "So many connections were tried that the others wait.", repeats=True),
+    "replacement_failed": Event(
+        "warning", "The connection that should replace one cannot be opened; the old one stays.", repeats=True
     ),
-    "exchange_shutdown": Event("warning", "The exchange will close the connection soon."),
+    "exchange_shutdown": Event("warning", "The exchange will end a connection soon: it is replaced before."),
     "exchange_refused": Event("error", "The exchange refused a request.", repeats=True),
+    "rest_limited": Event("warning", "The exchange asks to send no requests for some time; all wait.", repeats=True),
     "symbols_unchecked": Event(
         "warning", "The exchange could not be asked whether it has the symbols; they are taken.", repeats=True
     ),
+    "symbols_unread": Event("warning", "The list of symbols could not be read anew; the old one holds.", repeats=True),
+    "symbol_state": Event("warning", "A collected symbol does not trade any more: halted, in a break, delisted."),
+    "symbol_trades": Event("info", "A symbol that was halted trades again."),
+    "clock_offset": Event("warning", "The exchange's clock and this machine's are more than a second apart."),
     "stale_unchecked": Event(
         "warning", "A silent connection is opened anew: whether it missed trades could not be asked.", repeats=True
     ),
+    "heal_failed": Event("warning", "Missing trades cannot be fetched now; it is tried again.", repeats=True),
+    "held_left": Event("info", "Rows that wait for missing ones are left to the next start, which fetches them."),
+    "epoch_unchecked": Event(
+        "warning", "Ids of a symbol fell back, and the exchange could not be asked why.", repeats=True
+    ),
+    "id_epoch": Event("error", "The exchange numbers the trades of a symbol anew; it goes on with the new ids."),
     "gap": Event("error", "Trades were not received: the ids between `after_id` and `before_id`."),
     "dead_frames": Event("warning", "Messages could not be decoded; they are in the dead-letter file.", repeats=True),
+    # other machines
+    "no_token": Event("warning", "Other machines can connect and no token is set: they can read, and no more."),
+    "clear_text": Event("warning", "The token and the data go to other machines in clear text: TLS is off."),
     # upstreams
     "upstream_connected": Event("info", "Following another service.", ends="upstream_lost"),
     "upstream_lost": Event(

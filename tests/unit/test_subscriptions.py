@@ -58,26 +58,26 @@ def test_duplicates_gaps_and_late_rows_by_symbol() -> None:
 
 def test_held_symbols_are_those_named_last() -> None:
     table = SubscriptionTable()
-    table.observe_held(VENUE, ["AUSDT", "BUSDT"])
-    table.observe_held(VENUE, ["BUSDT", "CUSDT"])
-    table.observe_held("BINANCE_FUTURES", [])
+    table.observe_held(VENUE, {"AUSDT": 2, "BUSDT": 0})
+    table.observe_held(VENUE, {"BUSDT": 0, "CUSDT": 3})
+    table.observe_held("BINANCE_FUTURES", {})
     held = {symbol: table.of(VENUE, symbol).held for symbol in ("AUSDT", "BUSDT", "CUSDT")}
     assert held == {"AUSDT": False, "BUSDT": True, "CUSDT": True}
+    messages = [
+        table.subscription(VENUE, symbol, connected=True, wanted_by=[]).message
+        for symbol in ("AUSDT", "BUSDT", "CUSDT")
+    ]
+    assert messages == ["", "waits for missing trades", "waits for 3 missing trades"]
 
 
-def test_a_stopped_symbol_starts_from_nothing_and_stays_away_until_it_is_wanted() -> None:
+def test_a_stopped_symbol_starts_from_nothing() -> None:
     table = SubscriptionTable()
     observe(table, trades(range(5)))
-    table.observe_held(VENUE, ["BTCUSDT"])
-    table.forget(VENUE, ["BTCUSDT"], stragglers=True)
-    observe(table, trades(range(5, 8)))
-    table.observe_gaps(VENUE, [Gap("BTCUSDT", 1, 3)])
-    table.observe_late(VENUE, [("BTCUSDT", 1)])
-    table.observe_duplicates(VENUE, trades([1, 1]), trades([1]))
-    table.observe_held(VENUE, ["BTCUSDT"])
+    table.observe_held(VENUE, {"BTCUSDT": 1})
+    table.forget(VENUE, ["BTCUSDT"])
     assert table.ages_s() == {}
     entry = table.subscription(VENUE, "BTCUSDT", connected=True, wanted_by=["user"])
-    assert (entry.rows, entry.gaps, entry.late, entry.state) == (0, 0, 0, control_pb2.SYMBOL_STATE_WAITING)
+    assert (entry.rows, entry.gaps, entry.message, entry.state) == (0, 0, "", control_pb2.SYMBOL_STATE_WAITING)
     observe(table, trades([9]))
     assert table.of(VENUE, "BTCUSDT").rows == 1
 

@@ -71,9 +71,9 @@ class SymbolWatch:
                 await self._symbols.read()
                 for symbol in self._noted:
                     self._note(symbol)
-                await self._measure_clock()
                 if self.on_symbols is not None:
                     await self.on_symbols()
+                await self._measure_clock()
                 self._is_unread = False
                 backoff.reset()
             except RavenError as error:
@@ -92,7 +92,7 @@ class SymbolWatch:
         if state == before:
             return
         if state == TRADING:
-            self._telemetry.info("symbol_state", f"{symbol} trades again", symbol=symbol, state=state)
+            self._telemetry.info("symbol_trades", f"{symbol} trades again", symbol=symbol, state=state)
         else:
             self._telemetry.warning("symbol_state", message, symbol=symbol, state=state)
 

@@ -183,6 +183,8 @@ def test_ages_of_a_thousand_symbols_while_the_table_changes(telemetry: Telemetry
     interval_s = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)  # so that the table does change while it is read
     try:
+        for _ in range(2_000):
+            assert len(table.ages_s()) == 1_000
         with telemetry.serve("127.0.0.1", 0) as server:
             for _ in range(20):
                 found = scrape(server.port)

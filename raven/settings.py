@@ -110,7 +110,7 @@ class BinanceSettings(Section):
 
     websocket_url: str
     rest_url: str
-    proxy: str = ""
+    proxy: SecretStr = SecretStr("")
     batch_max_rows: int = Field(8192, ge=1, le=1_000_000)
     batch_max_age_ms: int = Field(25, ge=0, le=10_000)
     stale_s: float = Field(60.0, gt=0)
@@ -194,7 +194,13 @@ class TimescaleSettings(Section):
 class Settings(BaseSettings):
     """Everything a service can be told; see the sections."""
 
-    model_config = SettingsConfigDict(env_prefix="RAVEN__", env_nested_delimiter="__", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="RAVEN__",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,  # it may be a secret, and tracebacks show it
+    )
 
     data: Path = Path("data")
     simulated: bool = False

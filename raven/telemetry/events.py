@@ -37,34 +37,34 @@ EVENTS: Final[Mapping[str, Event]] = {
     "python_warning": Event("warning", "Python or a library warns of something.", repeats=True),
     "library": Event("warning", "A line that a library logged, at the library's level."),
     # the exchange
-    "exchange_connected": Event("info", "Connected to the exchange.", ends="exchange_lost"),
-    "exchange_lost": Event(
-        "warning", "The connection to the exchange broke or cannot be opened; it is tried again.", repeats=True
-    ),
-    "exchange_shutdown": Event("warning", "The exchange will close the connection soon."),
-    "exchange_unreachable": Event("warning", "No connection to the exchange can be opened; it is tried again."),
-    "attempts_limited": Event("warning", "As many connections were tried as the exchange allows; the others wait."),
+    "exchange_connected": Event("info", "Connected to the exchange.", ends="exchange_unreachable"),
+    "exchange_lost": Event("warning", "A connection to the exchange broke; it is opened again.", repeats=True),
+    "exchange_unreachable": Event("warning", "No connection can be opened now; it is tried again.", repeats=True),
+    "region_blocked": Event("warning", "The exchange does not serve this region; its public endpoint is used."),
+    "attempts_limited": Event("warning", "So many connections were tried that the others wait.", repeats=True),
     "replacement_failed": Event(
-        "warning", "A connection could not be replaced before its end; it stays and it is tried again.", repeats=True
+        "warning", "The connection that should replace one cannot be opened; the old one stays.", repeats=True
     ),
-    "region_blocked": Event("warning", "The exchange does not serve this region; its public market data is used."),
+    "exchange_shutdown": Event("warning", "The exchange will end a connection soon: it is replaced before."),
     "exchange_refused": Event("error", "The exchange refused a request.", repeats=True),
+    "rest_limited": Event("warning", "The exchange asks to send no requests for some time; all wait.", repeats=True),
     "symbols_unchecked": Event(
         "warning", "The exchange could not be asked whether it has the symbols; they are taken.", repeats=True
     ),
-    "symbols_unread": Event("warning", "The exchange's list of symbols could not be read anew; the old one is used."),
-    "symbol_state": Event("warning", "A collected symbol does not trade now: it is halted, in a break or delisted."),
-    "symbol_trades": Event("info", "A collected symbol trades again."),
-    "clock_offset": Event("warning", "The exchange's clock and this machine's are far apart."),
-    "rest_limited": Event("warning", "The exchange wants no request for a while.", repeats=True),
+    "symbols_unread": Event("warning", "The list of symbols could not be read anew; the old one holds.", repeats=True),
+    "symbol_state": Event("warning", "A collected symbol does not trade any more: halted, in a break, delisted."),
+    "symbol_trades": Event("info", "A symbol that was halted trades again."),
+    "clock_offset": Event("warning", "The exchange's clock and this machine's are more than a second apart."),
     "stale_unchecked": Event(
         "warning", "A silent connection is opened anew: whether it missed trades could not be asked.", repeats=True
     ),
+    "heal_failed": Event("warning", "Missing trades cannot be fetched now; it is tried again.", repeats=True),
+    "held_left": Event("info", "Rows that wait for missing ones are left to the next start, which fetches them."),
+    "epoch_unchecked": Event(
+        "warning", "Ids of a symbol fell back, and the exchange could not be asked why.", repeats=True
+    ),
+    "id_epoch": Event("error", "The exchange numbers the trades of a symbol anew; it goes on with the new ids."),
     "gap": Event("error", "Trades were not received: the ids between `after_id` and `before_id`."),
-    "heal_failed": Event("warning", "Missing trades cannot be fetched yet; it is tried again."),
-    "held_left": Event("info", "Trades that wait for missing ones are left; they are fetched at the next start."),
-    "id_epoch": Event("error", "The exchange numbers the trades of a symbol anew; please check that it is true."),
-    "epoch_unchecked": Event("warning", "Ids of a symbol fell back, and the exchange could not be asked why."),
     "dead_frames": Event("warning", "Messages could not be decoded; they are in the dead-letter file.", repeats=True),
     # upstreams
     "upstream_connected": Event("info", "Following another service.", ends="upstream_lost"),

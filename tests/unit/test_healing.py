@@ -70,6 +70,7 @@ FAULTS: Final = {
     "repeat": ["repeat@0.4:9", "repeat@0.7:5"],
     "garble": ["garble@0.4:9", "garble@0.7:1"],
     "drop": ["drop@0.4"],
+    "shutdown": ["shutdown@0.3:500ms"],
     "429": ["skip@0.4:3", "429@0.3:1s"],
     "500": ["skip@0.4:3", "500@0.3:2"],
     "slow": ["skip@0.4:3", "slow@0.3:2,700ms"],
@@ -103,6 +104,8 @@ def total_of(trades: pl.DataFrame, name: str, healed: int, duplicates: int) -> b
     """Whether the fault left the traces it must: healed rows, or none where what was missing came by itself."""
     if name == "repeat":
         return (healed, duplicates) == (0, 14)
+    if name == "shutdown":
+        return duplicates + healed > 0  # what overlaps, or on a slow machine what fell between
     if name == "reorder":
         return healed == 0
     return 0 < healed < trades.height
@@ -197,10 +200,10 @@ async def test_what_waits_is_published_when_its_session_ends(tmp_path: Path) -> 
     ):
         collect_all(source)
         await until(lambda: source._hold.held == ("ETHUSDT",) and source._hold.held_rows > 20)
+        came = source.last_id("ETHUSDT")
+        await source.leave(["ETHUSDT"])
         newest = source.last_id("ETHUSDT")
-        source.leave(["ETHUSDT"])
-        assert source.last_id("ETHUSDT") == newest
-        await until(lambda: total(source, "gaps") == 1)
+        assert total(source, "gaps") == 1
     trades, metas = recorded(tmp_path)
-    assert trades.filter(pl.col("symbol") == "ETHUSDT").get_column("trade_id").max() >= newest
+    assert came <= newest == trades.filter(pl.col("symbol") == "ETHUSDT").get_column("trade_id").max()
     assert [gap.reason for meta in metas for gap in meta.gaps] == [GivenUp.STOPPED]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, zip_longest
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -54,7 +55,7 @@ class Answer(NamedTuple):
 
 
 def pages(missing: Sequence[Missing], limit: int) -> Iterator[Page]:
-    """The requests that fetch what is missing: the first page of each gap, then the second of each, …"""
+    """The requests that fetch what is missing: the first page of each gap in turn, then the second of each, …"""
 
     def cut(gap: Missing) -> Iterator[Page]:
         starts = range(gap.after_id + 1, gap.before_id, limit)[:MOST_PAGES_AHEAD]
@@ -123,7 +124,8 @@ class Healer:
                 task.cancel()
         if self._group is None or len(self._requests) >= CONCURRENT_REQUESTS:
             return
-        for page in pages(missing, self._protocol.trades_limit):
+        longest_first = sorted(missing, key=attrgetter("since_us"))
+        for page in pages(longest_first, self._protocol.trades_limit):
             asked = (other for other in self._requests if other.symbol == page.symbol)
             if not any(other.meets(page.first_id - 1, page.stop_id) for other in asked):
                 self._requests[page] = self._group.create_task(self._fetch(page))

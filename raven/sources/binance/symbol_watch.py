@@ -71,9 +71,9 @@ class SymbolWatch:
                 await self._symbols.read()
                 for symbol in self._noted:
                     self._note(symbol)
-                await self._measure_clock()
                 if self.on_symbols is not None:
                     await self.on_symbols()
+                await self._measure_clock()
                 self._is_unread = False
                 backoff.reset()
             except RavenError as error:

@@ -134,7 +134,7 @@ class TestConfigCommand:
         found = self.run()
         assert "hidden" not in json.dumps(found)
         assert "hidden" not in repr(load())
-        assert {"key": "binance_spot.proxy", "value": "http://me:**********@proxy:3128",
+        assert {"key": "binance_spot.proxy", "value": "**********",
                 "source": "RAVEN__BINANCE_SPOT__PROXY"} in found  # fmt: skip
 
     def test_one_key_a_section_a_part_of_a_name(self) -> None:

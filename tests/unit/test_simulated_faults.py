@@ -17,15 +17,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from raven.errors import InputError
 from raven.sources.simulated import FUTURES, SPOT, ExchangeOptions, GeneratedMarket, RecordedMarket, SimulatedExchange
-from raven.sources.simulated.faults import (
-    KINDS,
-    MOST_KINDS,
-    Fault,
-    Target,
-    generated_faults,
-    given_faults,
-    parse_fault,
-)
+from raven.sources.simulated.fault_kinds import KINDS, MOST_KINDS, Target
+from raven.sources.simulated.faults import Fault, generated_faults, given_faults, parse_fault
 from raven.sources.simulated.limits import AttemptLimit, WeightLimit
 from tests.unit.simulated_clients import START_US, Rest, ask, client, made, running, take
 

@@ -14,7 +14,8 @@ from aiohttp import WSCloseCode
 
 from raven.sources.simulated.connection import Connection
 from raven.sources.simulated.damage import Damage
-from raven.sources.simulated.faults import Fault, Target
+from raven.sources.simulated.fault_kinds import Target
+from raven.sources.simulated.faults import Fault
 from raven.sources.simulated.player import Player
 from raven.sources.simulated.rest_faults import RestFaults
 from raven.sources.simulated.symbols import Symbols

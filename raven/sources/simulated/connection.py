@@ -69,6 +69,11 @@ class Connection:
         is_open = self._transport is not None and not self._transport.is_closing() and not self._socket.closed
         return is_open and self._wanted is not None
 
+    def reads(self, symbol: str) -> bool:
+        """Whether it is subscribed to a stream of `symbol`; if that is empty, to any."""
+        kinds = () if self._wanted is None else self._wanted.symbols
+        return any(not symbol or symbol in symbols for _, symbols in kinds)
+
     async def serve(self, request: web.Request, streams: Iterable[str]) -> web.WebSocketResponse:
         """Upgrade the request, subscribe to `streams`, and answer until either side closes."""
         self._writer = await self._socket.prepare(request)

@@ -30,6 +30,7 @@ class Section(BaseModel):
 
 
 Port = int
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 class ServerSettings(Section):
@@ -193,11 +194,17 @@ class TimescaleSettings(Section):
 class Settings(BaseSettings):
     """Everything a service can be told; see the sections."""
 
-    model_config = SettingsConfigDict(env_prefix="RAVEN__", env_nested_delimiter="__", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="RAVEN__",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,  # it may be a secret, and tracebacks show it
+    )
 
     data: Path = Path("data")
     simulated: bool = False
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: LogLevel = "info"
     checkpoint_s: float = Field(2.0, gt=0)
     server: ServerSettings = ServerSettings()
     upstream: UpstreamSettings = UpstreamSettings()

@@ -19,7 +19,7 @@ from raven.aggregators import checkpoint as checkpoints
 from raven.aggregators.checkpoint import Checkpoint, Position
 from raven.bars.kernel import Kernel
 from raven.bars.state import restore, snapshot
-from raven.batches.batch import BatchMeta, Cursor, TradeBatch
+from raven.batches.batch import BatchMeta, Cursor, Gap, TradeBatch
 from raven.batches.schema import to_frame, to_record_batch
 from raven.batches.selection import Instrument, Selection
 from raven.batches.sequence import check_sequence
@@ -156,7 +156,7 @@ class Aggregator:
                 await self._publish((upstream, meta.cursor), [bars for _, bars in stepped.values()], meta.watermark_us)
             state.cursor = meta.cursor
             spec, (after, _) = next(iter(stepped.items()))
-            self._count_late(state.venue, state.states[spec], after)
+            self._count_late(trades, state.states[spec], after)
             state.states = {spec: stepped_state for spec, (stepped_state, _) in stepped.items()}
             new_gaps = [
                 gap
@@ -164,19 +164,27 @@ class Aggregator:
                 if Instrument(state.venue, gap.symbol) in state.selection
                 and gap.before_id > state.last_ids.get(gap.symbol, -1)
             ]
-            self.facts.observe_gaps(state.venue, new_gaps)
+            self._count_gaps(state.venue, new_gaps)
+            held = [symbol for symbol in meta.held if Instrument(state.venue, symbol) in state.selection]
+            self.facts.observe_held(state.venue, dict.fromkeys(held, 0))
             state.last_ids = checked.last_ids
             self._dirty = True
         if rows.height:
-            self._count(upstream, rows.height, checked.accepted, checked.duplicates)
+            self._count(upstream, rows, checked.accepted)
 
-    def _count_late(self, venue: str, before: pl.DataFrame, after: pl.DataFrame) -> None:
+    def _count_gaps(self, venue: str, gaps: Sequence[Gap]) -> None:
+        self.facts.observe_gaps(venue, gaps)
+        if gaps:
+            self._telemetry.add("gaps", len(gaps))
+            self._telemetry.add("missing_ids", sum(gap.missing_ids for gap in gaps))
+
+    def _count_late(self, batch: TradeBatch, before: pl.DataFrame, after: pl.DataFrame) -> None:
         """Note the rows that a step folded late; every kernel counts the same ones, so one is asked."""
         late: int = after.select(pl.col("late_ticks").sum()).item() - before.select(pl.col("late_ticks").sum()).item()
         if late:
             self._telemetry.add("late_rows", late)
-            for symbol, ticks in after.select("symbol", "late_ticks").iter_rows():
-                self.facts.of(venue, symbol).late = ticks
+            came = pl.col("symbol").is_in(batch.trades.get_column("symbol").implode())
+            self.facts.observe_late(batch.venue, after.filter(came).select("symbol", "late_ticks").iter_rows())
 
     @staticmethod
     def _is_published(state: UpstreamState, cursor: Cursor) -> bool:
@@ -196,20 +204,17 @@ class Aggregator:
             return
         meta = BatchMeta(watermark_us=watermark_us, input=source)
         await self._hub.publish(to_record_batch(bars, self._schema), meta)
-        self._telemetry.add("published_batches")
-        self._telemetry.add("published_rows", bars.height)
         for spec, count in bars.group_by("spec").len().iter_rows():
             self._telemetry.add("bars", count, spec=spec)
 
-    def _count(self, upstream: str, rows: int, accepted: pl.DataFrame, duplicates: int) -> None:
+    def _count(self, upstream: str, rows: pl.DataFrame, accepted: pl.DataFrame) -> None:
+        venue = self._upstreams[upstream].venue
         self._telemetry.add("batches", upstream=upstream)
-        self._telemetry.add("rows", rows, upstream=upstream)
-        if duplicates:
+        self._telemetry.add("rows", rows.height, upstream=upstream)
+        if duplicates := rows.height - accepted.height:
             self._telemetry.add("duplicate_rows", duplicates)
-        if accepted.height:
-            self.facts.observe(
-                self._upstreams[upstream].venue, accepted, id_="trade_id", time="ts_event", price="price"
-            )
+            self.facts.observe_duplicates(venue, rows, accepted)
+        self.facts.observe(venue, accepted, id_="trade_id", time="ts_event", price="price")
 
     async def save(self) -> dict[str, Cursor]:
         """Write a checkpoint; the positions it holds may be acknowledged."""

@@ -72,17 +72,20 @@ def group_codes(codes: Array, kinds: int) -> tuple[Array, Array]:
     return order, np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
 
 
-def _by_symbol(trades: pl.DataFrame) -> tuple[list[str], Array, Array]:
-    """The symbols, the rows ordered by them, and where in that order each symbol begins."""
-    column = trades.get_column("symbol")
-    for name in ("symbol", "trade_id"):
-        if trades.get_column(name).null_count():
-            raise InputError(f"column {name} of the trades holds nulls", hint="only trades with ids can be checked")
+def group_symbols(column: pl.Series) -> tuple[list[str], Array, Array]:
+    """The symbols of a column that is not empty, the rows ordered by them, and where in that order each begins."""
     if (column == column[0]).all():
-        return [column[0]], np.arange(trades.height), np.zeros(1, dtype=np.int64)
+        return [column[0]], np.arange(len(column)), np.zeros(1, dtype=np.int64)
     encoded = pc.dictionary_encode(column.to_arrow())
     symbols = encoded.dictionary.to_pylist()
     return symbols, *group_codes(encoded.indices.to_numpy(), len(symbols))
+
+
+def _by_symbol(trades: pl.DataFrame) -> tuple[list[str], Array, Array]:
+    for name in ("symbol", "trade_id"):
+        if trades.get_column(name).null_count():
+            raise InputError(f"column {name} of the trades holds nulls", hint="only trades with ids can be checked")
+    return group_symbols(trades.get_column("symbol"))
 
 
 def _raise_to_highest(ids: Array, before: Array, firsts: Array, repeats: Array) -> None:

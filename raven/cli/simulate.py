@@ -5,23 +5,21 @@ from __future__ import annotations
 import asyncio
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from raven.cli import output
 from raven.errors import InputError
-
-if TYPE_CHECKING:
-    from raven.sources.simulated.exchange import SimulatedExchange
+from raven.sources.simulated.build import build_market, find_venues
+from raven.sources.simulated.exchange import SimulatedExchange
+from raven.sources.simulated.faults import MOST_KINDS, generated_faults, given_faults, usage
+from raven.sources.simulated.names import NOT_TRADING, symbol_names
+from raven.sources.simulated.served import ExchangeOptions
 
 SIMULATED_PORT = 9443
+FAULT_HELP = f"A fault at a second of the play; repeat for several. Numbers after the colon are defaults: {usage()}."
 DEFAULT_SYMBOLS = ("BTCUSDT", "ETHUSDT")
-FAULT_HELP = (
-    "Of a connection: drop, drop@5:close, stall@5:2s, stall@5:2s,cut, shutdown@5:5s. Of COUNT frames, of one symbol "
-    "where named: skip@5:10,BTCUSDT, repeat, reorder, garble. Of REST: 429@5:3s, 418@5:5s, 500@5:3, slow@5:2s,3, "
-    "451@5:5s. Of a symbol: halt@5:10s,BTCUSDT, delist@5:BTCUSDT, list@5:NEWUSDT."
-)
 
 
 def simulate(
@@ -45,12 +43,9 @@ def simulate(
     ] = "1",
     now_times: Annotated[bool, typer.Option("--now-times", help="Stamp trades with the time they are sent.")] = False,
     weight_limit: Annotated[int | None, typer.Option(help="Request weight a minute; default the venue's.")] = None,
-    fault: Annotated[
-        list[str] | None,
-        typer.Option(help=f"A fault, KIND@SECONDS[:PARAMETER,…]; repeat for several. {FAULT_HELP}", metavar="FAULT"),
-    ] = None,
+    fault: Annotated[list[str] | None, typer.Option(help=FAULT_HELP, metavar="FAULT")] = None,
     faults: Annotated[int | None, typer.Option(help="So many faults more, at random times.")] = None,
-    fault_kinds: Annotated[str | None, typer.Option(help="Their kinds, with commas between.")] = None,
+    fault_kinds: Annotated[str | None, typer.Option(help=f"Their kinds, default {','.join(MOST_KINDS)}.")] = None,
     fault_span: Annotated[float, typer.Option(help="The seconds within which they happen.")] = 300.0,
     fault_seed: Annotated[int, typer.Option(help="Seed of their times, and of all faults' victims.")] = 0,
 ) -> None:
@@ -58,12 +53,6 @@ def simulate(
 
     What went wrong so far is told at /simulated/faults of its port.
     """
-    from raven.sources.simulated.build import build_market, find_venues  # noqa: PLC0415
-    from raven.sources.simulated.exchange import SimulatedExchange  # noqa: PLC0415
-    from raven.sources.simulated.faults import MOST_KINDS, generated_faults, given_faults  # noqa: PLC0415
-    from raven.sources.simulated.names import NOT_TRADING, symbol_names  # noqa: PLC0415
-    from raven.sources.simulated.served import ExchangeOptions  # noqa: PLC0415
-
     venues = find_venues(venue)
     if play and (len(venues) > 1 or symbols is not None):
         raise InputError(
@@ -105,7 +94,9 @@ def parse_speed(speed: str) -> float | None:
 
 async def _serve(exchange: SimulatedExchange) -> None:
     await exchange.start()
-    output.console.print(f"SIMULATED exchange: {exchange.ws_url} and {exchange.rest_url}; Ctrl-C stops")
+    output.console.print(
+        f"SIMULATED exchange, {' and '.join(exchange.venues)}: {exchange.ws_url} and {exchange.rest_url}; Ctrl-C stops"
+    )
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

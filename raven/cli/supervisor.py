@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from raven.clock import Backoff
+from raven.telemetry.logs import message_of
 
 STOP_S: Final = 10.0
 SETTLED_S: Final = 30.0
@@ -97,4 +98,4 @@ def last_line(log: Path) -> str:
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - TAIL_BYTES))
         lines = file.read().decode(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "no output"
+    return message_of(lines[-1]) if lines else "no output"

@@ -63,7 +63,6 @@ class Follower:
         self._consumer_name = consumer_name
         self.consumer = consumer
         self._telemetry = telemetry
-        self._told = ""  # the problem that was logged last
         self._client = Client(target, access)
         self._wanted: set[Instrument] = set()
         self._granted: set[Instrument] = set()
@@ -173,9 +172,8 @@ class Follower:
                 await self._lost(error, backoff)
 
     async def _lost(self, error: UpstreamError, backoff: Backoff) -> None:
-        if self.connected or self._told != str(error):
-            self._told = str(error)
-            self._telemetry.warning("upstream_lost", str(error), upstream=self.name)
+        self._telemetry.warning("upstream_lost", str(error), upstream=self.name)
+        if self.connected or not self.error:
             self._telemetry.add("reconnects", peer=self.name)
         self.connected = False
         self.error = str(error)
@@ -199,9 +197,12 @@ class Follower:
                     self._telemetry.info("upstream_connected", f"following {self.name} at {self.target}", after=cursor)
                 if payload is None:
                     self.lag_us = 0
+                    self._telemetry.set("lag_us", 0, upstream=self.name)
                     continue
                 batch, meta = decode(payload)
                 self.lag_us = max(0, now_us() - meta.appended_us)
+                self._telemetry.set("lag_us", self.lag_us, upstream=self.name)
+                self._telemetry.add("bytes", len(payload), upstream=self.name)
                 await self.consumer.take(self.name, batch, meta)
                 if self._ending:
                     await self._leave_ended()

@@ -18,6 +18,7 @@ import pyarrow as pa
 from raven.batches.batch import BatchMeta, Cursor
 from raven.journal import Entry, Journal
 from raven.tasks import finish
+from raven.telemetry import Telemetry
 
 DISK_CHUNK: Final = 64
 
@@ -25,8 +26,9 @@ DISK_CHUNK: Final = 64
 class Hub:
     """One journal and everyone who follows it. `tail_bytes` bounds the memory of the live tail."""
 
-    def __init__(self, journal: Journal, *, tail_bytes: int = 16 * 2**20) -> None:
+    def __init__(self, journal: Journal, *, tail_bytes: int = 16 * 2**20, telemetry: Telemetry | None = None) -> None:
         self.journal = journal
+        self._telemetry = telemetry
         self._tail: list[Entry] = []
         self._tail_after = journal.last_sequence  # every entry after this one is in the tail
         self._tail_size = 0
@@ -57,9 +59,17 @@ class Hub:
             self._tail.append(entry)
             self._tail_size += len(entry.payload)
             self._trim()
+            self._count(entry)
             event, self._advanced = self._advanced, asyncio.Event()
             event.set()
         return entry
+
+    def _count(self, entry: Entry) -> None:
+        if self._telemetry is not None:
+            self._telemetry.add("published_batches")
+            self._telemetry.add("published_rows", entry.rows)
+            self._telemetry.add("published_bytes", len(entry.payload))
+            self._telemetry.set("journal_sequence", entry.meta.sequence)
 
     def _trim(self) -> None:
         dropped = 0

@@ -42,6 +42,7 @@ def build(environment: Environment, kernels: Sequence[Kernel], schema: pa.Schema
         hub,
         [*(follower.run for follower in followers), save_often],
         [lambda: _save(aggregator, followers), *(follower.close for follower in followers)],
+        aggregator.facts,
     )
 
 

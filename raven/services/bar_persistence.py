@@ -9,7 +9,7 @@ import typer
 
 from raven.rpc.subscriptions import SubscriptionTable
 from raven.services import persistence, runtime
-from raven.services.runtime import Environment, HostOption, PortOption, Service
+from raven.services.runtime import Environment, HostOption, LogLevelOption, PortOption, Service
 from raven.sinks.delta import DeltaBarStore
 from raven.sinks.sink import BarSink
 from raven.sinks.store import BarKind
@@ -50,9 +50,10 @@ def command(
     bars: Annotated[Bars, typer.Option(help="Which bars to store.")] = Bars.BOTH,
     host: HostOption = None,
     port: PortOption = None,
+    log_level: LogLevelOption = None,
 ) -> None:
     """Store bars."""
-    runtime.main(NAME, lambda environment: build(environment, bars), host=host, port=port)
+    runtime.main(NAME, lambda environment: build(environment, bars), host=host, port=port, log_level=log_level)
 
 
 def main() -> None:

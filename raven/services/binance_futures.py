@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from raven.services import exchange, runtime
-from raven.services.runtime import Environment, HostOption, PortOption, Service
+from raven.services.runtime import Environment, HostOption, LogLevelOption, PortOption, Service
 from raven.sources.binance.protocol import FUTURES
 
 NAME = "binance_futures"
@@ -16,9 +16,9 @@ def build(environment: Environment) -> Service:
     return exchange.build(environment, environment.settings.binance_futures, FUTURES)
 
 
-def command(host: HostOption = None, port: PortOption = None) -> None:
+def command(host: HostOption = None, port: PortOption = None, log_level: LogLevelOption = None) -> None:
     """Collect the aggregate trades of Binance USD-M futures and stream them. Nothing is collected until asked for."""
-    runtime.main(NAME, build, host=host, port=port)
+    runtime.main(NAME, build, host=host, port=port, log_level=log_level)
 
 
 def main() -> None:

@@ -13,4 +13,4 @@ def build(environment: Environment, settings: BinanceSettings, protocol: VenuePr
     """The source of one venue over its journal."""
     hub = environment.open_hub(trade_stream(protocol.venue))
     source = BinanceSource(hub, settings, protocol, folder=environment.folder, telemetry=environment.telemetry)
-    return Service(SourceComponent(source, environment.wanted), hub, [source.run], [source.close])
+    return Service(SourceComponent(source, environment.wanted), hub, [source.run], [source.close], source.facts)

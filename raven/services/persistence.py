@@ -35,6 +35,7 @@ def build(
         None,
         [*(follower.run for follower in followers.values()), *(sink.run for sink in unique)],
         [*(sink.close for sink in unique), *(follower.close for follower in followers.values())],
+        facts,
     )
 
 

@@ -27,16 +27,19 @@ from raven.rpc.consumer import Consumer
 from raven.rpc.follower import Follower
 from raven.rpc.hub import Hub
 from raven.rpc.server import Server
-from raven.settings import Settings, load
-from raven.telemetry import Telemetry, set_up_logging
+from raven.rpc.subscriptions import SubscriptionTable
+from raven.services.upkeep import keep_journal, report_health, watch_disk
+from raven.settings import LogLevel, Settings, load
+from raven.telemetry import MetricsServer, Telemetry, catch_loop_problems, catch_problems, set_up_logging
 
-RETENTION_EVERY_S = 10.0
 METRICS_PORT_OFFSET = 1000
 
 HostOption = Annotated[str | None, typer.Option(help="Address to bind.")]
 PortOption = Annotated[
     int | None, typer.Option(help="gRPC port; metrics at port + 1000.", min=1, max=65535 - METRICS_PORT_OFFSET)
 ]
+
+LogLevelOption = Annotated[LogLevel | None, typer.Option(help="Least level that is logged; default: the setting.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ class Environment:
             max_bytes=limits.max_bytes,
             retention_s=limits.retention_h * 3600,
         )
-        return Hub(Journal.open(self.folder, schema, options=options))
+        return Hub(Journal.open(self.folder, schema, options=options), telemetry=self.telemetry)
 
     def follow(self, upstream: str, consumer: Consumer) -> Follower:
         """A follower of the service `upstream`, under this service's name; SettingsError when it would refuse."""
@@ -81,76 +84,111 @@ class Environment:
 
 @dataclass(slots=True)
 class Service:
-    """A built service: `runs` go on until it ends, then `closes` are awaited in order."""
+    """A built service: `runs` go on until it ends, then `closes` are awaited in order.
+
+    `facts` is what it knows of its symbols, for the metrics.
+    """
 
     component: Component
     hub: Hub | None = None
     runs: list[Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=list)
     closes: list[Callable[[], Coroutine[Any, Any, object]]] = field(default_factory=list)
+    facts: SubscriptionTable | None = None
 
 
-def main(name: str, build: Callable[[Environment], Service], *, host: str | None, port: int | None) -> None:
+def main(
+    name: str, build: Callable[[Environment], Service], *, host: str | None, port: int | None,
+    log_level: LogLevel | None = None,
+) -> None:  # fmt: skip
     """Run the service `name` until SIGINT or SIGTERM; exits 1 with the reason when it cannot run."""
     try:
         settings = load()
-        set_up_logging(settings.log_level)
+    except RavenError as error:
+        sys.stderr.write(f"{name}: {error}\n")
+        raise SystemExit(1) from None
+    set_up_logging(log_level or settings.log_level)
+    telemetry = Telemetry(name)
+    catch_problems(telemetry)
+    try:
         chosen = port if port is not None else port_of(settings, name)
-        asyncio.run(_serve(name, build, settings, host or settings.server.host, chosen))
-    except* (RavenError, OSError) as errors:
-        for error in _leaves(errors):
-            sys.stderr.write(f"{name}: {error}\n")
+        asyncio.run(_serve(name, build, settings, host or settings.server.host, chosen, telemetry))
+    except KeyboardInterrupt:  # before there was anything to stop
+        raise SystemExit(130) from None
+    except Exception as group:  # noqa: BLE001 - the last place that can say why the service ends
+        for leaf in _leaves(group):
+            if isinstance(leaf, (RavenError, OSError)):
+                telemetry.error("failed", str(leaf))
+            else:
+                telemetry.unexpected("crashed", f"{name} ends because of an unexpected error", leaf)
         raise SystemExit(1) from None
 
 
-def _leaves(group: BaseExceptionGroup[RavenError | OSError]) -> Sequence[BaseException]:
-    leaves: list[BaseException] = []
-    for error in group.exceptions:
-        leaves.extend(_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
-    return leaves
+def _leaves(error: Exception) -> Sequence[Exception]:
+    if isinstance(error, ExceptionGroup):
+        return [leaf for part in error.exceptions for leaf in _leaves(part)]
+    return [error]
 
 
-async def _serve(name: str, build: Callable[[Environment], Service], settings: Settings, host: str, port: int) -> None:
+async def _serve(
+    name: str, build: Callable[[Environment], Service], settings: Settings, host: str, port: int, telemetry: Telemetry
+) -> None:
+    catch_loop_problems(asyncio.get_running_loop(), telemetry)
+    stop = _stop_on_signal()
     folder = settings.data / f"{name}-{port}"
-    lock = _lock(folder)
-    telemetry = Telemetry(name)
-    access = Access.of(settings)
-    environment = Environment(name, port, settings, access, folder, telemetry, WantedFile(folder / "wanted.json"))
-    service = build(environment)
-    control = ControlService(
-        name, service.component, environment.wanted, telemetry, hub=service.hub, simulated=settings.simulated
-    )
-    server = Server(
-        host, port, control, service.hub, access=access,
-        refused=lambda reason: telemetry.add("refused_calls", reason=reason),
-    )  # fmt: skip
-    _warn_of_exposure(telemetry, access, host)
-    await server.start()
-    _serve_metrics(telemetry, metrics_host(settings, host), port + METRICS_PORT_OFFSET)
-    telemetry.info("started", f"{name} listens on {host}:{server.port}", data=folder)
-    gc.freeze()  # what was built lives as long as the service: never walk it again
+    async with AsyncExitStack() as stack:  # each is closed, whatever another raises
+        stack.callback(_lock(folder).release)
+        access = Access.of(settings)
+        environment = Environment(name, port, settings, access, folder, telemetry, WantedFile(folder / "wanted.json"))
+        service = build(environment)
+        control = ControlService(
+            name, service.component, environment.wanted, telemetry, hub=service.hub, simulated=settings.simulated
+        )
+        if service.hub is not None:
+            stack.push_async_callback(asyncio.to_thread, service.hub.journal.close)
+        server = Server(
+            host, port, control, service.hub, access=access,
+            refused=lambda reason: telemetry.add("refused_calls", reason=reason),
+        )  # fmt: skip
+        stack.push_async_callback(server.stop)
+        for close in reversed(service.closes):
+            stack.push_async_callback(close)
+        _warn_of_exposure(telemetry, access, host)
+        await server.start()
+        if service.facts is not None:
+            telemetry.read_at_scrape("last_trade_age_s", service.facts.ages_s)
+        address = metrics_host(settings, host)
+        metrics = stack.enter_context(_serve_metrics(telemetry, address, port + METRICS_PORT_OFFSET))
+        telemetry.info("started", f"{name} listens on {host}:{server.port}", data=folder, metrics_port=metrics.port)
+        gc.freeze()  # what was built lives as long as the service: never walk it again
+        await _run(service, control, folder, telemetry, stop)
+    telemetry.info("stopped", f"{name} stopped")
+
+
+def _stop_on_signal() -> asyncio.Event:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    runs: list[asyncio.Future[Any]] = [asyncio.ensure_future(run()) for run in service.runs]
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+async def _run(
+    service: Service, control: ControlService, folder: Path, telemetry: Telemetry, stop: asyncio.Event
+) -> None:
+    """Run the service and what goes on beside it until told to stop; an error of any part is raised."""
+    parts = [run() for run in service.runs]
     if service.hub is not None:
-        runs.append(asyncio.ensure_future(_keep_retention(service.hub, telemetry)))
-    runs.append(asyncio.ensure_future(_restore(control)))
-    runs.append(asyncio.ensure_future(stop.wait()))
+        parts.append(keep_journal(service.hub.journal, telemetry))
+    parts += [watch_disk(folder, telemetry), _restore(control)]
+    parts.append(report_health(lambda: control.status().healthy, telemetry))
+    runs: list[asyncio.Future[Any]] = [asyncio.ensure_future(part) for part in (*parts, stop.wait())]
     try:
-        await _until_first_ends(runs)
+        done, _ = await asyncio.wait(runs, return_when=asyncio.FIRST_COMPLETED)
+        for run in done:
+            run.result()
     finally:
         for run in runs:
             run.cancel()
         await asyncio.gather(*runs, return_exceptions=True)
-        async with AsyncExitStack() as stack:  # each is closed, whatever another raises
-            stack.callback(lock.release)
-            if service.hub is not None:
-                stack.push_async_callback(asyncio.to_thread, service.hub.journal.close)
-            stack.push_async_callback(server.stop)
-            for close in reversed(service.closes):
-                stack.push_async_callback(close)
-        telemetry.info("stopped", f"{name} stopped")
 
 
 def _lock(folder: Path) -> FolderLock:
@@ -185,9 +223,9 @@ def _warn_of_exposure(telemetry: Telemetry, access: Access, host: str) -> None:
         telemetry.warning("clear_text", f"listening on {host} without TLS: the token and the data go in clear text")
 
 
-def _serve_metrics(telemetry: Telemetry, host: str, port: int) -> None:
+def _serve_metrics(telemetry: Telemetry, host: str, port: int) -> MetricsServer:
     try:
-        telemetry.serve(host, port)
+        return telemetry.serve(host, port)
     except OSError as error:
         raise RavenError(
             f"cannot serve metrics on {host}:{port}: {error.strerror}", hint="choose another --port"
@@ -197,32 +235,3 @@ def _serve_metrics(telemetry: Telemetry, host: str, port: int) -> None:
 async def _restore(control: ControlService) -> None:
     await control.restore()
     await asyncio.Event().wait()
-
-
-async def _until_first_ends(runs: Sequence[asyncio.Future[Any]]) -> None:
-    """Until told to stop; an error of any run ends the service."""
-    done, _ = await asyncio.wait(runs, return_when=asyncio.FIRST_COMPLETED)
-    for run in done:
-        run.result()
-
-
-async def _keep_retention(hub: Hub, telemetry: Telemetry) -> None:
-    warned = False
-    while True:
-        result = await asyncio.to_thread(hub.journal.enforce_retention)
-        if result.lost_rows:
-            telemetry.add("dropped_unacknowledged_rows", result.lost_rows)
-            telemetry.error(
-                "journal_overrun",
-                f"the journal reached its limit: {result.lost_rows} rows were dropped before "
-                f"{', '.join(result.lost_by)} had them",
-                gaps=result.gaps,
-            )
-        disk = hub.journal.disk()
-        telemetry.set("journal_bytes", disk.journal_bytes)
-        if disk.warn and not warned:
-            telemetry.warning(
-                "disk", f"the disk of {hub.journal.path} is {disk.fraction:.0%} full", free=disk.free_bytes
-            )
-        warned = disk.warn
-        await asyncio.sleep(RETENTION_EVERY_S)

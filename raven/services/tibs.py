@@ -14,7 +14,7 @@ from raven.bars.tick_imbalance import TickImbalanceKernel
 from raven.batches.schema import TIB_SCHEMA
 from raven.errors import InputError
 from raven.services import aggregation, runtime
-from raven.services.runtime import Environment, HostOption, PortOption, Service
+from raven.services.runtime import Environment, HostOption, LogLevelOption, PortOption, Service
 from raven.settings import TibsSettings
 
 NAME = "raven_tibs"
@@ -69,6 +69,7 @@ def command(
     ] = None,
     host: HostOption = None,
     port: PortOption = None,
+    log_level: LogLevelOption = None,
 ) -> None:
     """Build bars that trades close from trades, and stream them: tick imbalance bars and those of the sizes given."""
     flags = {
@@ -77,7 +78,7 @@ def command(
         "max_ticks": max_ticks, "tick_bars": tick_bars or None, "volume_bars": volume_bars or None,
         "dollar_bars": dollar_bars or None, "imbalance_bars": tibs,
     }  # fmt: skip
-    runtime.main(NAME, lambda environment: build(environment, flags), host=host, port=port)
+    runtime.main(NAME, lambda environment: build(environment, flags), host=host, port=port, log_level=log_level)
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ import typer
 from raven.control.plan import sources_of
 from raven.rpc.subscriptions import SubscriptionTable
 from raven.services import persistence, runtime
-from raven.services.runtime import Environment, HostOption, PortOption, Service
+from raven.services.runtime import Environment, HostOption, LogLevelOption, PortOption, Service
 from raven.sinks.delta import DeltaTradeStore
 from raven.sinks.sink import TradeSink
 
@@ -28,9 +28,9 @@ def build(environment: Environment) -> Service:
     return persistence.build(environment, dict.fromkeys(sources, sink), facts)
 
 
-def command(host: HostOption = None, port: PortOption = None) -> None:
+def command(host: HostOption = None, port: PortOption = None, log_level: LogLevelOption = None) -> None:
     """Store trades."""
-    runtime.main(NAME, build, host=host, port=port)
+    runtime.main(NAME, build, host=host, port=port, log_level=log_level)
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from raven.bars.time_bars import TimeBarKernel
 from raven.batches.schema import TIME_BAR_SCHEMA
 from raven.errors import InputError
 from raven.services import aggregation, runtime
-from raven.services.runtime import Environment, HostOption, PortOption, Service
+from raven.services.runtime import Environment, HostOption, LogLevelOption, PortOption, Service
 
 NAME = "raven_timebar"
 
@@ -29,9 +29,10 @@ def command(
     seconds: Annotated[list[int] | None, typer.Option(help="Length of a bar; repeat for several. Default 60.")] = None,
     host: HostOption = None,
     port: PortOption = None,
+    log_level: LogLevelOption = None,
 ) -> None:
     """Build time bars from trades and stream them."""
-    runtime.main(NAME, lambda environment: build(environment, seconds or []), host=host, port=port)
+    runtime.main(NAME, lambda environment: build(environment, seconds or []), host=host, port=port, log_level=log_level)
 
 
 def main() -> None:

@@ -137,7 +137,7 @@ class Sink(ABC, Generic[S]):
         self._observe(upstream, rows)
         self._telemetry.add("batches", upstream=upstream)
         self._telemetry.add("rows", rows.height, upstream=upstream)
-        self._telemetry.set("pending_rows", self._rows.rows)
+        self._count_pending()
         self._taken.set()
         while self._rows.rows >= self._buffer_rows:
             self._drained.clear()
@@ -178,13 +178,14 @@ class Sink(ABC, Generic[S]):
                 return
             self._in_flight = Flight(self._rows.take(), positions, self._joining)
             self._joining = {}
+            self._count_pending()
             self._drained.set()
         flight = self._in_flight
         result = await self._write(flight)
         self._in_flight = None
+        self._count_pending()
         self._stored_positions = flight.positions
         self._telemetry.add("stored_rows", result.rows, store=self._store.table)
-        self._telemetry.add("flushes", store=self._store.table)
         if result.duplicates:
             self._telemetry.add("duplicate_rows", result.duplicates)
         for upstream, instruments in flight.joining.items():
@@ -203,12 +204,20 @@ class Sink(ABC, Generic[S]):
                 pause_s = backoff.next_s()
                 self.problem = f"{self._store.table}: {error}"
                 self._telemetry.add("retries", store=self._store.table)
-                self._telemetry.warning("store_unavailable", f"{error}; trying again in {pause_s:.1f} s")
+                self._telemetry.warning("store_unavailable", f"{self.problem}; it is tried again until it works")
                 await asyncio.sleep(pause_s)
             else:
-                self.problem = ""
-                self._telemetry.set("last_flush_ms", (time.monotonic() - began) * 1e3)
+                took_s = time.monotonic() - began
+                if self.problem:
+                    self.problem = ""
+                    self._telemetry.info("store_back", f"{self._store.table} is being written again")
+                self._telemetry.observe("flush_s", took_s, store=self._store.table)
+                self._telemetry.set("last_flush_ms", took_s * 1e3, store=self._store.table)
                 return result
+
+    def _count_pending(self) -> None:
+        in_flight = 0 if self._in_flight is None else sum(rows.height for _, rows in self._in_flight.items)
+        self._telemetry.set("pending_rows", self._rows.rows + in_flight, queue=self._store.table)
 
     async def _maintain(self) -> None:
         try:
@@ -217,7 +226,7 @@ class Sink(ABC, Generic[S]):
             self._telemetry.warning("not_maintained", f"{self._store.table}: {error}; trying again later")
             return
         if done:
-            self._telemetry.info("maintained", f"{self._store.table} put in shape", **done)
+            self._telemetry.info("maintained", f"{self._store.table} was compacted", **done)
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)

@@ -15,7 +15,7 @@ from raven.aggregators.aggregator import Aggregator
 from raven.aggregators.checkpoint import Checkpoint, Position, load, save
 from raven.bars.tick_imbalance import TickImbalanceKernel
 from raven.bars.time_bars import TimeBarKernel
-from raven.batches.batch import BatchMeta, Cursor
+from raven.batches.batch import BatchMeta, Cursor, Gap
 from raven.batches.ipc import decode
 from raven.batches.schema import TIME_BAR_SCHEMA, TRADE_SCHEMA, stream_schema, to_frame, to_record_batch
 from raven.errors import StateError
@@ -136,6 +136,21 @@ async def test_repeated_rows_are_dropped_and_counted(tmp_path: Path) -> None:
         await aggregator.take(UPSTREAM, batch, meta)
         await aggregator.take(UPSTREAM, batch, BatchMeta(journal_id="upstream", sequence=2))
         assert aggregator._telemetry.totals["duplicate_rows"] == 20
+        assert [aggregator.facts.of("BINANCE_SPOT", symbol).duplicates for symbol in SYMBOLS] == [10, 10]
+
+
+async def test_gaps_and_held_symbols_are_told_of_what_is_collected_here(tmp_path: Path) -> None:
+    async with aggregating(tmp_path) as (aggregator, _):
+        batch, meta = inputs(1)[0]
+        gaps = (Gap("BTCUSDT", 20, 25), Gap("OTHERUSDT", 1, 5))
+        told = BatchMeta("upstream", 1, watermark_us=meta.watermark_us, held=("ETHUSDT", "OTHERUSDT"), gaps=gaps)
+        await aggregator.take(UPSTREAM, batch, told)
+        totals = aggregator._telemetry.totals
+        assert (totals["gaps"], totals["missing_ids"]) == (1, 4)
+        facts = {symbol: aggregator.facts.of("BINANCE_SPOT", symbol) for symbol in (*SYMBOLS, "OTHERUSDT")}
+        assert {symbol: (known.gaps, known.held) for symbol, known in facts.items()} == {
+            "BTCUSDT": (1, False), "ETHUSDT": (0, True), "OTHERUSDT": (0, False),
+        }  # fmt: skip
 
 
 def test_checkpoint_round_trip_and_damage(tmp_path: Path) -> None:

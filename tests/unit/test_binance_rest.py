@@ -17,8 +17,10 @@ from raven.errors import ExchangeError
 from raven.settings import BinanceFuturesSettings, BinanceSpotSettings
 from raven.sources.binance import limits
 from raven.sources.binance import rest as transport
+from raven.sources.binance.epochs import newest_trade_id
 from raven.sources.binance.protocol import FUTURES, SPOT, VenueProtocol
 from raven.sources.binance.rest import BinanceRest
+from raven.sources.binance.symbols import SymbolList
 from raven.sources.simulated.build import build_market
 from raven.sources.simulated.exchange import SimulatedExchange
 from raven.telemetry import Telemetry
@@ -103,9 +105,9 @@ async def test_the_exchange_itself_counts_no_more_than_the_budget() -> None:
     telemetry = Telemetry("test")
     try:
         async with resting(exchange.rest_url, telemetry=telemetry) as rest:
-            await asyncio.gather(*(rest.last_trade_id("BTCUSDT") for _ in range(20)))
+            await asyncio.gather(*(newest_trade_id(rest, SPOT, "BTCUSDT") for _ in range(20)))
             assert await rest.server_time_ms() > 0
-            assert [check.refused for check in await rest.check_symbols(["BTCUSDT", "BTCUSTD"])] == [False, True]
+            await SymbolList(rest, SPOT).read()
         assert telemetry.totals["rest_used_weight"] == 20 * 25 + 1 + 20, "as much as the exchange counts"
     finally:
         await exchange.stop()
@@ -187,8 +189,8 @@ async def test_faults_are_tried_again_a_few_times(fault: str) -> None:
 async def test_what_the_exchange_refuses_is_not_asked_twice() -> None:
     body = '{"code":-1121,"msg":"Invalid symbol."}'
     async with serving(lambda _: web.Response(status=400, text=body)) as server, resting(server.url) as rest:
-        with pytest.raises(ExchangeError, match=r"/api/v3/trades answers 400: .*Invalid symbol"):
-            await rest.last_trade_id("NOUSDT")
+        with pytest.raises(ExchangeError, match=r"/api/v3/historicalTrades answers 400: .*Invalid symbol"):
+            await newest_trade_id(rest, SPOT, "NOUSDT")
         assert len(server.requests) == 1
 
 

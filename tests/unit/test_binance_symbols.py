@@ -108,8 +108,11 @@ async def test_patterns_match_what_trades(pattern: str, matching: list[str]) -> 
     assert await symbols.matching(pattern) == matching
 
 
+EVENTS = ("symbol_state", "symbol_trades")
+
+
 def told(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if getattr(record, "raven_event", "") == "symbol_state"]
+    return [record.getMessage() for record in caplog.records if getattr(record, "raven_event", "") in EVENTS]
 
 
 @pytest.mark.parametrize("protocol", [SPOT, FUTURES], ids=lambda protocol: protocol.venue)

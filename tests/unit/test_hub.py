@@ -13,6 +13,7 @@ from raven.batches.batch import BatchMeta
 from raven.batches.schema import TRADE_SCHEMA, stream_schema, to_record_batch
 from raven.journal import Journal
 from raven.rpc.hub import Hub
+from raven.telemetry import Telemetry
 from tests.unit.samples import trades
 
 SCHEMA = stream_schema(TRADE_SCHEMA, kind="trades", venue="BINANCE_SPOT")
@@ -102,3 +103,12 @@ async def test_waits_for_the_next_batch(journal: Journal) -> None:
     assert not reader.done()
     await publish(hub, 2, 1)
     assert await asyncio.wait_for(reader, 5) == [2]
+
+
+async def test_what_is_published_is_counted(journal: Journal) -> None:
+    telemetry = Telemetry("test")
+    hub = Hub(journal, telemetry=telemetry)
+    await publish(hub, 1, 3)
+    totals = telemetry.totals
+    assert (totals["published_batches"], totals["published_rows"], totals["journal_sequence"]) == (3, 3, 3)
+    assert totals["published_bytes"] == sum(len(entry.payload) for entry in journal.read())

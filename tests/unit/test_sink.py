@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -73,6 +74,12 @@ async def sinking(
         await sink.close()
 
 
+async def until_stored(sink: TradeSink, rows: int) -> None:
+    async with asyncio.timeout(20):
+        while sink._telemetry.totals.get("stored_rows", 0) < rows:
+            await asyncio.sleep(0.01)
+
+
 async def feed(sink: TradeSink, sequences: range, symbol: str = "BTCUSDT") -> None:
     """Ten trades a batch."""
     for number in sequences:
@@ -111,6 +118,23 @@ async def test_a_store_that_is_down_is_waited_for_and_nothing_is_lost_or_doubled
         await until(recorder, 1)
         assert sink._telemetry.totals["retries"] == 3
     assert stored(tmp_path) == list(range(10, 610))
+
+
+async def test_a_store_that_is_down_is_logged_once_and_when_it_is_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with sinking(tmp_path, failures=3) as (sink, recorder):
+        await asyncio.wait_for(feed(sink, range(1, 61)), 20)
+        await until(recorder, 1)
+        await until_stored(sink, 600)
+        told = sink._telemetry.snapshot()
+    events = [(record.raven_event, record.raven_fields) for record in caplog.records if record.name == "raven.test"]
+    assert events == [("store_unavailable", {}), ("store_back", {"unlogged_repeats": 2})]
+    assert told['raven_events_total{event="store_unavailable",level="warning"}'] == 3
+    assert told['raven_retries_total{store="trades"}'] == 3
+    assert told['raven_flush_seconds_count{store="trades"}'] >= 1
+    assert told['raven_pending_rows{queue="trades"}'] == 0
 
 
 async def test_reading_stops_while_the_buffer_is_full(tmp_path: Path) -> None:

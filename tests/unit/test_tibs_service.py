@@ -20,7 +20,7 @@ from raven.rpc.hub import Hub
 from raven.services.tibs import kernels
 from raven.settings import TibsSettings
 from raven.telemetry import Telemetry
-from tests.unit.samples import trades
+from tests.unit.samples import spot, trades
 
 SCHEMA = stream_schema(TIB_SCHEMA, kind="tick_imbalance_bars", venue="")
 VENUE = "BINANCE_SPOT"
@@ -69,7 +69,7 @@ async def test_all_bar_types_of_one_stream_and_late_rows_counted_once(tmp_path: 
             kernels(ASKED, {}), Hub(journal), tmp_path / "checkpoint.arrow", venues={"binance_spot": VENUE},
             schema=SCHEMA, telemetry=telemetry, joined=lambda *_: None,
         )  # fmt: skip
-        aggregator.want("binance_spot", ["BTCUSDT"])
+        aggregator.want("binance_spot", spot("BTCUSDT"))
         for number, start in enumerate(range(0, 1_000, 37)):
             batch = to_record_batch(frame[start : start + 37], TRADE_SCHEMA)
             await aggregator.take("binance_spot", batch, BatchMeta("upstream", number + 1))

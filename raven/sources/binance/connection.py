@@ -65,7 +65,7 @@ class Inbox:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What all connections of a feed have in common; `told` are warnings since streams were last acknowledged."""
+    """What all connections of a feed have in common."""
 
     settings: BinanceSettings
     protocol: VenueProtocol
@@ -77,13 +77,6 @@ class Shared:
     replacements: SlidingWindow
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
     request_ids: Iterator[int] = field(default_factory=lambda: count(1))
-    told: set[str] = field(default_factory=set)
-
-    def warn_once(self, event: str, message: str) -> None:
-        """A warning that many connections, tried again and again, have cause for."""
-        if message not in self.told:
-            self.told.add(message)
-            self.telemetry.warning(event, message)
 
 
 class Connection:

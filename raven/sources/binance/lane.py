@@ -109,7 +109,7 @@ class Lane:
         attempts = self._shared.attempts
         if attempts.wait_s(time.monotonic()) > ATTEMPT_INTERVAL_S:
             minutes = f"{attempts.period_s / 60:g} minutes"
-            self._shared.warn_once(
+            self._shared.telemetry.warning(
                 "attempts_limited", f"{attempts.most} connections were tried in {minutes}: the others wait"
             )
         await take_turn(attempts)
@@ -128,7 +128,6 @@ class Lane:
         if not any(each.acknowledged for each in self.connections if each is not connection):
             self._on_flow(self)
             self.has_flowed = True
-            self._shared.told.clear()
 
     def _ended(self, connection: Connection) -> None:
         """Account for a connection that is over, at once, whatever the lane is waiting for."""
@@ -151,7 +150,7 @@ class Lane:
         elif connection.was_open:
             telemetry.warning("exchange_lost", reason, connection=connection.number, symbols=len(self.symbols))
         else:
-            self._shared.warn_once("exchange_unreachable", reason)
+            telemetry.warning("exchange_unreachable", reason)
         self._failure = reason
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -215,10 +216,7 @@ class BinanceSource:
         if self._fetched:
             fetched, self._fetched = self._fetched, []
             trades = pl.concat([*fetched, trades])
-        was_held = bool(self._hold.held)
         released = self._hold.take(trades, now_us)
-        if was_held:
-            self._telemetry.add("healed_rows", self.facts.observe_healed(self.venue, released.rows))
         if self._ended:
             ended, self._ended = self._ended, []
             released = joined([*ended, released])
@@ -253,7 +251,8 @@ class BinanceSource:
         if released.duplicates:
             self._telemetry.add("duplicate_rows", released.duplicates)
         if released.rows.height:
-            self.facts.observe(self.venue, released.rows, id_="trade_id", time="ts_event", price="price")
+            healed = self.facts.observe(self.venue, released.rows, id_="trade_id", time="ts_event", price="price")
+            self._telemetry.add("healed_rows", healed)
         for gap in released.gaps:
             self._telemetry.error(
                 "gap", f"{gap.symbol}: {gap.missing_ids} trade ids were not received: {gap.reason}",
@@ -262,7 +261,10 @@ class BinanceSource:
             self._telemetry.add("gaps", reason=gap.reason)
             self._telemetry.add("missing_ids", gap.missing_ids)
         self.facts.observe_gaps(self.venue, released.gaps)
-        self.facts.observe_missing(self.venue, self._hold.missing)
+        waits_for: Counter[str] = Counter()
+        for item in self._hold.missing:
+            waits_for[item.symbol] += item.missing_ids
+        self.facts.observe_held(self.venue, waits_for)
         self._telemetry.set("held_rows", self._hold.held_rows)
         self._telemetry.set("held_symbols", len(self._hold.held))
         if released.fallen:
@@ -285,6 +287,6 @@ class BinanceSource:
         self._published_ns = monotonic_ns()
         self._telemetry.add("batches", upstream="exchange")
         self._telemetry.add("rows", trades.height, upstream="exchange")
-        self._telemetry.set("pending_rows", self._frames.rows)
+        self._telemetry.set("pending_rows", self._frames.rows, queue="frames")
         if watermark_us is not None:
             self._telemetry.set("watermark_us", watermark_us)

@@ -92,7 +92,7 @@ class SymbolWatch:
         if state == before:
             return
         if state == TRADING:
-            self._telemetry.info("symbol_state", f"{symbol} trades again", symbol=symbol, state=state)
+            self._telemetry.info("symbol_trades", f"{symbol} trades again", symbol=symbol, state=state)
         else:
             self._telemetry.warning("symbol_state", message, symbol=symbol, state=state)
 

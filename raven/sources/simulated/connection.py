@@ -142,6 +142,7 @@ class Connection:
         self._flowing.clear()
         await asyncio.sleep(seconds)
         self._flowing.set()
+        self._last_pong_s = time.monotonic()
         if is_cut:
             self.abort()
         queued, self._queued = self._queued, []

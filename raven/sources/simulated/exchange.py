@@ -47,6 +47,11 @@ class SimulatedExchange:
         self._runner: web.AppRunner | None = None
 
     @property
+    def venues(self) -> list[str]:
+        """The names of the venues it serves."""
+        return [venue.name for venue, _ in self._markets]
+
+    @property
     def ws_url(self) -> str:
         """Where WebSocket clients connect, without a path."""
         return f"ws://{self._address}"

@@ -1,7 +1,7 @@
 """What goes wrong on the simulated exchange, and when: a schedule, given or made of a seed. Pure.
 
 A fault is written `KIND@SECONDS[:PARAMETER,…]`: `drop@12.5`, `stall@30:2s,cut`, `skip@5:10,BTCUSDT`. SECONDS count
-from the beginning of the play. What a kind takes stands in `KINDS`.
+from the beginning of the play. What a kind takes stands in `KINDS`; `usage` tells it.
 """
 
 from __future__ import annotations
@@ -45,22 +45,23 @@ class Kind:
 
 
 KINDS: Final = {
-    "drop": Kind(Target.CONNECTION, "a connection breaks off, or is closed", ways=("close",)),
-    "stall": Kind(Target.CONNECTION, "a connection is silent for SECONDS, then goes on, or is cut", 2.0, ways=("cut",)),
-    "shutdown": Kind(Target.CONNECTION, "serverShutdown is announced, SECONDS later the connection closes", 5.0),
-    "skip": Kind(Target.FRAMES, "COUNT frames are left out", count=5),
-    "repeat": Kind(Target.FRAMES, "COUNT frames are sent twice", count=5),
-    "reorder": Kind(Target.FRAMES, "COUNT pairs of neighbouring frames are swapped", count=5),
-    "garble": Kind(Target.FRAMES, "COUNT frames hold no valid JSON", count=5),
-    "429": Kind(Target.REST, "requests are refused for SECONDS: too many", 3.0),
-    "418": Kind(Target.REST, "requests are refused for SECONDS: banned", 5.0),
-    "500": Kind(Target.REST, "COUNT requests fail", count=3),
-    "slow": Kind(Target.REST, "COUNT requests take SECONDS longer", 2.0, 3),
-    "451": Kind(Target.REST, "requests and new connections are refused for SECONDS: blocked region", 5.0),
-    "halt": Kind(Target.SYMBOL, "a symbol does not trade for SECONDS, or for good", math.inf),
-    "delist": Kind(Target.SYMBOL, "a symbol is gone"),
-    "list": Kind(Target.SYMBOL, "a symbol is new: until then it was not listed"),
+    "drop": Kind(Target.CONNECTION, "breaks off a connection, or closes it", ways=("close",)),
+    "stall": Kind(Target.CONNECTION, "silences a connection, which then goes on, or is cut", 2.0, ways=("cut",)),
+    "shutdown": Kind(Target.CONNECTION, "announces serverShutdown, so long before the connection closes", 5.0),
+    "skip": Kind(Target.FRAMES, "leaves out frames of a connection", count=5),
+    "repeat": Kind(Target.FRAMES, "sends frames twice", count=5),
+    "reorder": Kind(Target.FRAMES, "swaps pairs of neighbouring frames", count=5),
+    "garble": Kind(Target.FRAMES, "damages frames: no valid JSON", count=5),
+    "429": Kind(Target.REST, "refuses requests for so long: too many", 3.0),
+    "418": Kind(Target.REST, "refuses requests for so long: banned", 5.0),
+    "500": Kind(Target.REST, "fails so many requests", count=3),
+    "slow": Kind(Target.REST, "delays so many requests by so long", 2.0, 3),
+    "451": Kind(Target.REST, "refuses requests and connections for so long: blocked region", 5.0),
+    "halt": Kind(Target.SYMBOL, "halts a symbol for so long, or for good", math.inf),
+    "delist": Kind(Target.SYMBOL, "takes a symbol off the list"),
+    "list": Kind(Target.SYMBOL, "lists a symbol that was not there before"),
 }
+
 MOST_KINDS: Final = tuple(name for name, kind in KINDS.items() if kind.target is not Target.SYMBOL and name != "451")
 """The kinds of a generated schedule, unless others are asked for."""
 
@@ -128,6 +129,21 @@ def generated_faults(
         replace(parse_fault(f"{kinds[place]}@{at:.3f}"), share=float(share))
         for at, place, share in zip(times, chosen, random.random(count), strict=True)
     )
+
+
+def usage() -> str:
+    """Every kind with its effect, as it is written for second 5 with all it takes; numbers are the defaults."""
+    return "; ".join(f"{_example(name, kind)} {kind.does}" for name, kind in KINDS.items())
+
+
+def _example(name: str, kind: Kind) -> str:
+    parameters = [
+        *(() if kind.seconds is None else ("10s" if math.isinf(kind.seconds) else f"{kind.seconds:g}s",)),
+        *(() if kind.count is None else (str(kind.count),)),
+        *kind.ways,
+        *(("BTCUSDT",) if kind.takes_symbol else ()),
+    ]
+    return f"{name}@5:{','.join(parameters)}" if parameters else f"{name}@5"
 
 
 def _kind(name: str) -> Kind:

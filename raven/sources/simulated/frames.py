@@ -24,6 +24,11 @@ def decimal(value: pl.Expr) -> pl.Expr:
     return value.cast(_EXACT)
 
 
+def _short(number: pl.Expr) -> pl.Expr:
+    """The text of a decimal number without the zeros at its end."""
+    return number.str.strip_chars_end("0").str.strip_chars_end(".")
+
+
 def texts(template: str, *, micros: bool) -> pl.Expr:
     """One text a trade (columns MARKET_DTYPES): the template with its fields filled in, times in ms or µs."""
     time = pl.col("time_us") if micros else pl.col("time_us") // 1_000
@@ -34,6 +39,8 @@ def texts(template: str, *, micros: bool) -> pl.Expr:
         "time": time.cast(pl.String),
         "price": decimal(pl.col("price")).cast(pl.String),
         "quantity": decimal(pl.col("quantity")).cast(pl.String),
+        "short_price": _short(decimal(pl.col("price")).cast(pl.String)),
+        "short_quantity": _short(decimal(pl.col("quantity")).cast(pl.String)),
         "quote_quantity": (decimal(pl.col("price")) * decimal(pl.col("quantity"))).cast(pl.String),
         "is_sell": pl.when("is_sell").then(pl.lit("true")).otherwise(pl.lit("false")),
     }

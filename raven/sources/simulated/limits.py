@@ -52,7 +52,7 @@ class WeightLimit:
             self.refuse(429, (minute + 1) * _MINUTE_S - now_s, now_s)
         else:
             return None
-        return Refusal(self._status, max(1, math.ceil(self._until_s - now_s)), self._until_s)
+        return Refusal(self._status, max(1, math.ceil(round(self._until_s - now_s, 3))), self._until_s)
 
     def refuse(self, status: int, seconds: float, now_s: float) -> None:
         """Refuse every request from now on for so long."""

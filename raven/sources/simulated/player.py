@@ -17,6 +17,7 @@ from raven.sources.simulated.venue import Venue
 
 _CHUNK_ROWS: Final = 256
 _TIMED_CHUNK_ROWS: Final = 4_096
+_TICK_S: Final = 0.001  # what falls due within it is sent together: waking costs more than sending
 
 
 class Player:
@@ -24,7 +25,7 @@ class Player:
 
     Between two waits it sends the same trades to every connection and then counts them as played, so a REST reply
     holds a trade exactly when its frame has been written. `now_times` stamps frames with the time they are sent.
-    What symbols do not trade is not sent, and counts as never traded.
+    Of symbols that do not trade nothing is sent or counted.
     """
 
     def __init__(self, market: Market, venue: Venue, symbols: Symbols, *, now_times: bool) -> None:
@@ -103,7 +104,7 @@ class Player:
                 elapsed_us = now_us() - began_us
                 stop = min(int(np.searchsorted(block.due_us, elapsed_us, side="right")), start + _TIMED_CHUNK_ROWS)
                 if stop <= start:
-                    await asyncio.sleep((int(block.due_us[start]) - elapsed_us) / 1e6)
+                    await asyncio.sleep(max((int(block.due_us[start]) - elapsed_us) / 1e6, _TICK_S))
                     continue
             self._send(block, frames, start, stop)
             await self._pace(is_timed=block.due_us is not None)

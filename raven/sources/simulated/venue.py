@@ -70,12 +70,14 @@ class Venue:
     max_attempts_per_5min: int = 300
 
 
-_TRADE_ROW: Final = (
+_SPOT_TRADE_ROW: Final = (
     '{"id":<id>,"price":"<price>","qty":"<quantity>","quoteQty":"<quote_quantity>","time":<time>,'
-    '"isBuyerMaker":<is_sell>'
+    '"isBuyerMaker":<is_sell>,"isBestMatch":true}'
 )
-_SPOT_TRADE_ROW: Final = _TRADE_ROW + ',"isBestMatch":true}'
-_FUTURES_TRADE_ROW: Final = _TRADE_ROW + "}"
+_FUTURES_TRADE_ROW: Final = (
+    '{"id":<id>,"price":"<short_price>","qty":"<short_quantity>","quoteQty":"<quote_quantity>","time":<time>,'
+    '"isBuyerMaker":<is_sell>}'
+)
 
 SPOT: Final = Venue(
     name="BINANCE_SPOT",
@@ -116,10 +118,10 @@ FUTURES: Final = Venue(
     root="/market",
     silent_roots=("", "/public", "/private"),
     streams={
-        "aggTrade": '{"e":"aggTrade","E":<time>,"a":<id>,"s":"<symbol>","p":"<price>","q":"<quantity>",'
-        '"nq":"<quantity>","f":<id>,"l":<id>,"T":<time>,"m":<is_sell>,"st":1}',
-        "trade": '{"e":"trade","E":<time>,"T":<time>,"s":"<symbol>","t":<id>,"p":"<price>","q":"<quantity>",'
-        '"X":"MARKET","m":<is_sell>,"st":1}',
+        "aggTrade": '{"e":"aggTrade","E":<time>,"a":<id>,"s":"<symbol>","p":"<short_price>","q":"<short_quantity>",'
+        '"nq":"<short_quantity>","f":<id>,"l":<id>,"T":<time>,"m":<is_sell>,"st":1}',
+        "trade": '{"e":"trade","E":<time>,"T":<time>,"s":"<symbol>","t":<id>,"p":"<short_price>",'
+        '"q":"<short_quantity>","X":"MARKET","m":<is_sell>,"st":1}',
     },
     endpoints={
         "/fapi/v1/ping": Endpoint(Reply.PING, 1),
@@ -132,7 +134,7 @@ FUTURES: Final = Venue(
         "/fapi/v1/aggTrades": Endpoint(
             Reply.TRADES_BY_ID_OR_TIME,
             20,
-            '{"a":<id>,"p":"<price>","q":"<quantity>","nq":"<quantity>","f":<id>,"l":<id>,"T":<time>,"m":<is_sell>}',
+            '{"a":<id>,"p":"<short_price>","q":"<short_quantity>","nq":"<short_quantity>","f":<id>,"l":<id>,"T":<time>,"m":<is_sell>}',
         ),
         "/fapi/v1/klines": Endpoint(Reply.KLINES, 1, max_rows=1_500, dearer=((100, 2), (500, 5), (1_001, 10))),
     },

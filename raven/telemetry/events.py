@@ -1,0 +1,92 @@
+"""The closed list of events, each with its level. docs/observability.md is made of it.
+
+ERROR: data was lost or a human is needed. WARNING: something is wrong and is being dealt with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, Literal, NamedTuple
+
+Level = Literal["info", "warning", "error"]
+
+
+class Event(NamedTuple):
+    """One event: its level and what it means.
+
+    - `repeats`: what repeats it with the same message is counted, and logged once a minute.
+    - `ends`: the event that this one puts an end to; that one's next appearance is logged at once.
+    """
+
+    level: Level
+    meaning: str
+    repeats: bool = False
+    ends: str = ""
+
+
+EVENTS: Final[Mapping[str, Event]] = {
+    # the service
+    "started": Event("info", "The service listens."),
+    "restored": Event("info", "It collects again what it collected before the restart."),
+    "stopped": Event("info", "It has ended as it was told to."),
+    "failed": Event("error", "It cannot run, or not go on, for the reason given; the process ends."),
+    "crashed": Event("error", "It ends because of an error nobody foresaw; please report it with its traceback."),
+    "uncaught": Event("error", "A part of it failed unexpectedly; please report it with its traceback.", repeats=True),
+    "python_warning": Event("warning", "Python or a library warns of something.", repeats=True),
+    "library": Event("warning", "A line that a library logged, at the library's level."),
+    # the exchange
+    "exchange_connected": Event("info", "Connected to the exchange.", ends="exchange_unreachable"),
+    "exchange_lost": Event("warning", "A connection to the exchange broke; it is opened again.", repeats=True),
+    "exchange_unreachable": Event("warning", "No connection can be opened now; it is tried again.", repeats=True),
+    "region_blocked": Event("warning", "The exchange does not serve this region; its public endpoint is used."),
+    "attempts_limited": Event("warning", "So many connections were tried that the others wait.", repeats=True),
+    "replacement_failed": Event(
+        "warning", "The connection that should replace one cannot be opened; the old one stays.", repeats=True
+    ),
+    "exchange_shutdown": Event("warning", "The exchange will end a connection soon: it is replaced before."),
+    "exchange_refused": Event("error", "The exchange refused a request.", repeats=True),
+    "rest_limited": Event("warning", "The exchange asks to send no requests for some time; all wait.", repeats=True),
+    "symbols_unchecked": Event(
+        "warning", "The exchange could not be asked whether it has the symbols; they are taken.", repeats=True
+    ),
+    "symbols_unread": Event("warning", "The list of symbols could not be read anew; the old one holds.", repeats=True),
+    "symbol_state": Event("warning", "A collected symbol does not trade any more: halted, in a break, delisted."),
+    "symbol_trades": Event("info", "A symbol that was halted trades again."),
+    "clock_offset": Event("warning", "The exchange's clock and this machine's are more than a second apart."),
+    "stale_unchecked": Event(
+        "warning", "A silent connection is opened anew: whether it missed trades could not be asked.", repeats=True
+    ),
+    "heal_failed": Event("warning", "Missing trades cannot be fetched now; it is tried again.", repeats=True),
+    "held_left": Event("info", "Rows that wait for missing ones are left to the next start, which fetches them."),
+    "epoch_unchecked": Event(
+        "warning", "Ids of a symbol fell back, and the exchange could not be asked why.", repeats=True
+    ),
+    "id_epoch": Event("error", "The exchange numbers the trades of a symbol anew; it goes on with the new ids."),
+    "gap": Event("error", "Trades were not received: the ids between `after_id` and `before_id`."),
+    "dead_frames": Event("warning", "Messages could not be decoded; they are in the dead-letter file.", repeats=True),
+    # other machines
+    "no_token": Event("warning", "Other machines can connect and no token is set: they can read, and no more."),
+    "clear_text": Event("warning", "The token and the data go to other machines in clear text: TLS is off."),
+    # upstreams
+    "upstream_connected": Event("info", "Following another service.", ends="upstream_lost"),
+    "upstream_lost": Event(
+        "warning", "Another service cannot be reached or refuses; it is tried again, and nothing is lost.", repeats=True
+    ),
+    "journal_changed": Event("warning", "The upstream has a new journal; it is read from its beginning, by trade ids."),
+    "symbol_refused": Event("error", "An upstream refuses a symbol that is wanted here.", repeats=True),
+    # bars
+    "tib_parameters": Event("warning", "Parameters of tick imbalance bars under which bars of two trades may appear."),
+    "state_dropped": Event("warning", "The saved state of bars that are built no more is given up."),
+    "state_refused": Event("warning", "A saved state cannot be read; its bars start anew."),
+    # stores and disk
+    "store_unavailable": Event(
+        "warning", "The store cannot be written now; it is tried again, and nothing is lost.", repeats=True
+    ),
+    "store_back": Event("info", "The store is being written again.", ends="store_unavailable"),
+    "not_flushed": Event("warning", "The store was down when the service ended; the journal keeps what is left."),
+    "torn_commit": Event("warning", "A commit that a crash had torn was set aside; its rows are written again."),
+    "maintained": Event("info", "A table was compacted."),
+    "not_maintained": Event("warning", "A table could not be compacted; it is tried again.", repeats=True),
+    "disk": Event("warning", "The disk of the journal is filling up."),
+    "journal_overrun": Event("error", "The journal dropped rows at its size limit before every consumer had them."),
+}

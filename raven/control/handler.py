@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from raven.batches.selection import Instrument
+from raven.batches.instrument import Instrument
 from raven.clock import monotonic_ns, now_us
 from raven.control.components import Component
 from raven.control.wanted import USER, Wanted, WantedFile

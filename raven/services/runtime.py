@@ -29,14 +29,12 @@ from raven.rpc.hub import Hub
 from raven.rpc.server import Server
 from raven.rpc.subscriptions import SubscriptionTable
 from raven.services.upkeep import keep_journal, report_health, watch_disk
-from raven.settings import LogLevel, Settings, load
+from raven.settings import MAX_PORT, METRICS_PORT_OFFSET, LogLevel, Settings, load
 from raven.telemetry import MetricsServer, Telemetry, catch_loop_problems, catch_problems, set_up_logging
-
-METRICS_PORT_OFFSET = 1000
 
 HostOption = Annotated[str | None, typer.Option(help="Address to bind.")]
 PortOption = Annotated[
-    int | None, typer.Option(help="gRPC port; metrics at port + 1000.", min=1, max=65535 - METRICS_PORT_OFFSET)
+    int | None, typer.Option(help="gRPC port; metrics at port + 1000.", min=1, max=MAX_PORT - METRICS_PORT_OFFSET)
 ]
 
 LogLevelOption = Annotated[LogLevel | None, typer.Option(help="Least level that is logged; default: the setting.")]

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from raven.batches.selection import Instrument
+from raven.batches.instrument import Instrument
 from raven.clock import now_us
 from raven.errors import ExchangeError
 from raven.sources.binance import BINANCE_FUTURES

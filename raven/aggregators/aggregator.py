@@ -175,9 +175,9 @@ class Aggregator:
 
     def _count_gaps(self, venue: str, gaps: Sequence[Gap]) -> None:
         self.facts.observe_gaps(venue, gaps)
-        if gaps:
-            self._telemetry.add("gaps", len(gaps))
-            self._telemetry.add("missing_ids", sum(gap.missing_ids for gap in gaps))
+        for gap in gaps:
+            self._telemetry.add("gaps", reason=gap.reason)
+            self._telemetry.add("missing_ids", gap.missing_ids)
 
     def _count_late(self, batch: TradeBatch, before: pl.DataFrame, after: pl.DataFrame) -> None:
         """Note the rows that a step folded late; every kernel counts the same ones, so one is asked."""

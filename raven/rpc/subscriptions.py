@@ -142,10 +142,11 @@ class SubscriptionTable:
             state = control_pb2.SYMBOL_STATE_STREAMING
         else:
             state = control_pb2.SYMBOL_STATE_WAITING
-        waits = f"waits for {facts.waits_for} missing trades" if facts.waits_for else "waits for missing trades"
+        message = facts.message
+        if facts.held and not message:
+            message = f"waits for {facts.waits_for} missing trades" if facts.waits_for else "waits for missing trades"
         return control_pb2.Subscription(
-            venue=venue, symbol=symbol, state=state, message=facts.message or (waits if facts.held else ""),
-            wanted_by=wanted_by, rows=facts.rows,
+            venue=venue, symbol=symbol, state=state, message=message, wanted_by=wanted_by, rows=facts.rows,
             last_trade_id=facts.last_id, last_event_us=facts.last_us, last_price=facts.last_price, gaps=facts.gaps,
             missing_ids=facts.missing_ids, duplicates=facts.duplicates, late=facts.late, pattern=pattern,
         )  # fmt: skip

@@ -29,6 +29,8 @@ EVENTS: Final[Mapping[str, Event]] = {
     "started": Event("info", "The service listens."),
     "restored": Event("info", "It collects again what it collected before the restart."),
     "stopped": Event("info", "It has ended as it was told to."),
+    "no_token": Event("warning", "It listens to other machines without a token; what they may do is limited."),
+    "clear_text": Event("warning", "The token and the data go over the network in clear text."),
     "failed": Event("error", "It cannot run, or not go on, for the reason given; the process ends."),
     "crashed": Event("error", "It ends because of an error nobody foresaw; please report it with its traceback."),
     "uncaught": Event("error", "A part of it failed unexpectedly; please report it with its traceback.", repeats=True),
@@ -64,9 +66,6 @@ EVENTS: Final[Mapping[str, Event]] = {
     "id_epoch": Event("error", "The exchange numbers the trades of a symbol anew; it goes on with the new ids."),
     "gap": Event("error", "Trades were not received: the ids between `after_id` and `before_id`."),
     "dead_frames": Event("warning", "Messages could not be decoded; they are in the dead-letter file.", repeats=True),
-    # other machines
-    "no_token": Event("warning", "Other machines can connect and no token is set: they can read, and no more."),
-    "clear_text": Event("warning", "The token and the data go to other machines in clear text: TLS is off."),
     # upstreams
     "upstream_connected": Event("info", "Following another service.", ends="upstream_lost"),
     "upstream_lost": Event(

@@ -77,7 +77,7 @@ def test_without_a_recording_it_makes_one_and_says_so(tmp_path: Path) -> None:
     assert_right(notebook, facts, raven.read_trades(facts["recording"]))
     assert printed(notebook)[0] == "SIMULATED, not a real market\n"
     committed = nbformat.read(NOTEBOOK, as_version=4)
-    assert printed(notebook) == printed(committed), "run `jupyter execute --inplace notebooks/replay.ipynb`"
+    assert printed(notebook) == printed(committed), "render it anew; docs/decisions.md says how"
     assert len(pictures(committed)) == 3
     assert NOTEBOOK.stat().st_size < 300_000, "it is read on forges and kept in every clone"
 

@@ -20,8 +20,10 @@ from raven.sources.binance.source import BinanceSource
 from raven.sources.binance.watermark import Watermark
 from raven.sources.simulated.build import build_market
 from raven.sources.simulated.exchange import SimulatedExchange
+from raven.sources.simulated.faults import given_faults
+from raven.sources.simulated.served import ExchangeOptions
 from raven.telemetry import Telemetry
-from tests.unit.collecting import SPOT_STREAM, begin, collecting, recorded, rows_of, serving, settings, until
+from tests.unit.collecting import SPOT_STREAM, begin, collecting, recorded, rows_of, serving, settings, total, until
 
 
 def trade(number: int, symbol: str = "BTCUSDT", *, time_us: int = 1_760_000_000_000_000) -> str:
@@ -274,3 +276,28 @@ async def test_a_full_disk_stops_the_source_and_leaves_no_hole(tmp_path: Path) -
     trades, _ = recorded(tmp_path)
     assert trades.height > 500
     assert trades.get_column("trade_id").to_list() == list(range(1, trades.height + 1))
+
+
+async def test_connections_that_are_replaced_lose_and_disturb_nothing(tmp_path: Path) -> None:
+    options = ExchangeOptions(faults=given_faults(["shutdown@2:3s", "shutdown@2.5:3s"]))
+    symbols = ["ADAUSDT", "BNBUSDT", "BTCUSDT", "ETHUSDT"]
+    exchange = SimulatedExchange(build_market(symbols=symbols, rate=400.0), port=0, options=options)
+    await exchange.start()
+    try:
+        ages = {"streams_per_connection": 2, "connection_max_age_s": 5.0, "hold_max_s": 0.0}
+        async with collecting(tmp_path, exchange.ws_url, exchange.rest_url, **ages) as source:
+            for symbol in symbols:
+                begin(source, symbol)
+            await until(lambda: total(source, "replaced_connections") >= 4, 40)
+            assert len(source.feed.links()) == 2
+            assert source.feed.connections_opened == 1
+            assert total(source, "reconnects") == 0
+            assert total(source, "duplicate_rows") > 0
+    finally:
+        await exchange.stop()
+    trades, metas = recorded(tmp_path)
+    for part in trades.partition_by("symbol"):
+        assert (part.get_column("trade_id").diff().drop_nulls() == 1).all()
+    assert not any(meta.gaps for meta in metas)
+    watermarks = [meta.watermark_us for meta in metas if meta.watermark_us is not None]
+    assert watermarks == sorted(watermarks)

@@ -26,6 +26,8 @@ from tests.unit.collecting import NOWHERE, begin, collecting, recorded, rows_of,
 
 HAN = "币安人生USDT"
 
+TOLD = ("symbol_state", "symbol_trades")
+
 
 def listed(path: Path) -> bytes:
     """The list of symbols in a recorded session of cryptofeed."""
@@ -108,11 +110,8 @@ async def test_patterns_match_what_trades(pattern: str, matching: list[str]) -> 
     assert await symbols.matching(pattern) == matching
 
 
-EVENTS = ("symbol_state", "symbol_trades")
-
-
 def told(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if getattr(record, "raven_event", "") in EVENTS]
+    return [record.getMessage() for record in caplog.records if getattr(record, "raven_event", "") in TOLD]
 
 
 @pytest.mark.parametrize("protocol", [SPOT, FUTURES], ids=lambda protocol: protocol.venue)

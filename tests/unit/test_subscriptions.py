@@ -58,16 +58,13 @@ def test_duplicates_gaps_and_late_rows_by_symbol() -> None:
 
 def test_held_symbols_are_those_named_last() -> None:
     table = SubscriptionTable()
-    table.observe_held(VENUE, {"AUSDT": 2, "BUSDT": 0})
-    table.observe_held(VENUE, {"BUSDT": 0, "CUSDT": 3})
+    table.observe_held(VENUE, {"AUSDT": 3, "BUSDT": 1})
+    table.observe_held(VENUE, {"BUSDT": 2, "CUSDT": 0})
     table.observe_held("BINANCE_FUTURES", {})
-    held = {symbol: table.of(VENUE, symbol).held for symbol in ("AUSDT", "BUSDT", "CUSDT")}
-    assert held == {"AUSDT": False, "BUSDT": True, "CUSDT": True}
-    messages = [
-        table.subscription(VENUE, symbol, connected=True, wanted_by=[]).message
-        for symbol in ("AUSDT", "BUSDT", "CUSDT")
-    ]
-    assert messages == ["", "waits for missing trades", "waits for 3 missing trades"]
+    found = {symbol: table.of(VENUE, symbol) for symbol in ("AUSDT", "BUSDT", "CUSDT")}
+    assert {symbol: (facts.held, facts.waits_for) for symbol, facts in found.items()} == {
+        "AUSDT": (False, 0), "BUSDT": (True, 2), "CUSDT": (True, 0),
+    }  # fmt: skip
 
 
 def test_a_stopped_symbol_starts_from_nothing() -> None:
@@ -75,18 +72,10 @@ def test_a_stopped_symbol_starts_from_nothing() -> None:
     observe(table, trades(range(5)))
     table.observe_held(VENUE, {"BTCUSDT": 1})
     table.forget(VENUE, ["BTCUSDT"])
-    assert table.ages_s() == {}
+    assert (table.ages_s(), table.symbols(VENUE)) == ({}, [])
     entry = table.subscription(VENUE, "BTCUSDT", connected=True, wanted_by=["user"])
-    assert (entry.rows, entry.gaps, entry.message, entry.state) == (0, 0, "", control_pb2.SYMBOL_STATE_WAITING)
+    assert (entry.rows, entry.state) == (0, control_pb2.SYMBOL_STATE_WAITING)
+    table.observe_held(VENUE, {"BTCUSDT": 1})
+    assert table.of(VENUE, "BTCUSDT").held, "held before and after, and told anew"
     observe(table, trades([9]))
-    assert table.of(VENUE, "BTCUSDT").rows == 1
-
-
-def test_a_forgotten_symbol_comes_back_with_its_next_row() -> None:
-    table = SubscriptionTable()
-    observe(table, trades(range(5)))
-    table.forget(VENUE, ["BTCUSDT"])
-    assert table.symbols(VENUE) == []
-    observe(table, trades([7]))
-    assert table.symbols(VENUE) == ["BTCUSDT"]
     assert table.of(VENUE, "BTCUSDT").rows == 1

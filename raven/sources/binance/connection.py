@@ -206,8 +206,7 @@ class Connection:
                 self._refuse(symbols[0], f"the exchange refuses the stream: {refusal}")
 
     def _refuse(self, symbol: str, reason: str) -> None:
-        if self.refused.get(symbol) != reason:
-            self._shared.telemetry.error("exchange_refused", f"{symbol}: {reason}", symbol=symbol)
+        self._shared.telemetry.error("exchange_refused", f"{symbol}: {reason}", symbol=symbol)
         self.refused[symbol] = reason
 
     async def _request(

@@ -39,7 +39,7 @@ class Endpoint:
         }[key].rstrip("/")
         self._section = protocol.venue.lower()
         self._key = key
-        self._proxy = settings.proxy
+        self._proxy = settings.proxy.get_secret_value()
         if self._proxy:
             _check_proxy(self._proxy, f"{self._section}.proxy")
 

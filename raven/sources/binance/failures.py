@@ -57,7 +57,8 @@ def classify_status(status: int, *, retry_after: str | None = None, body: bytes 
         return Failure(Kind.BLOCKED, cause)
     if status in (418, 429):
         is_number = retry_after is not None and re.fullmatch(r"\d+(\.\d+)?", retry_after)
-        return Failure(Kind.LIMITED, cause, float(retry_after) if retry_after and is_number else LIMITED_S)
+        pause_s = float(retry_after) if retry_after and is_number else LIMITED_S
+        return Failure(Kind.LIMITED, f"{cause}: too many requests, come again in {pause_s:g} s", pause_s)
     if body:
         cause += f": {body[:200].decode(errors='replace')}"
     return Failure(Kind.FAULT if status >= 500 else Kind.REFUSED, cause)

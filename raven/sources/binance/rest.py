@@ -141,10 +141,8 @@ class BinanceRest:
     def _pause(self, failure: Failure) -> None:
         """Hold all requests back."""
         pause_s = max(SHORTEST_PAUSE_S, failure.retry_after_s or 0.0)
-        now_s = time.monotonic()
-        if pause_s > self._budget.paused_s(now_s) + SHORTEST_PAUSE_S:  # once, not for each request under way
-            self._telemetry.warning("rest_limited", f"{self.url} {failure.cause}: no request for {pause_s:g} s")
-        self._budget.pause(now_s, pause_s)
+        self._telemetry.warning("rest_limited", f"{self.url} {failure.cause}; no request is sent before")
+        self._budget.pause(time.monotonic(), pause_s)
 
     def _go_on_elsewhere(self, failure: Failure, url: str) -> bool:
         is_first = url == self._endpoint.url

@@ -230,6 +230,7 @@ class BinanceSource:
         frames, stamps, connections = zip(*items, strict=True)
         decoded = decode_frames(frames, stamps, event=self._protocol.event)
         self._telemetry.add("frames", len(frames))
+        self._telemetry.add("bytes", sum(map(len, frames)), upstream="exchange")
         if decoded.other:
             self._telemetry.add("ignored_frames", decoded.other.total())
         for reply, position in zip(decoded.control, decoded.control_at, strict=True):
@@ -239,7 +240,7 @@ class BinanceSource:
         if decoded.dead:
             self._dead_letters.keep(decoded.dead)
             self._telemetry.warning(
-                "dead_frames", f"{len(decoded.dead)} frames could not be decoded", kept_in=self._dead_letters.path
+                "dead_frames", "frames could not be decoded", frames=len(decoded.dead), kept_in=self._dead_letters.path
             )
         if not self._left:
             return decoded.trades

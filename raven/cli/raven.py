@@ -1,4 +1,4 @@
-"""`raven`: everything on one machine, the simulated exchange, importing recordings."""
+"""`raven`: everything on one machine, the simulated exchange, importing and replaying recordings."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from raven.cli import output
+from raven.cli.replay import replay
 from raven.cli.simulate import SIMULATED_PORT, simulate
 from raven.cli.token import token
 from raven.cli.up import up as run_up
@@ -17,6 +18,7 @@ from raven.settings import load, origins
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Raven: trades, bars, and both in your databases.")
 app.command()(simulate)
 app.command()(token)
+app.command()(replay)
 
 
 @app.command()

@@ -20,8 +20,9 @@ from raven.aggregators.checkpoint import Checkpoint, Position
 from raven.bars.kernel import Kernel
 from raven.bars.state import restore, snapshot
 from raven.batches.batch import BatchMeta, Cursor, Gap, TradeBatch
+from raven.batches.instrument import Instrument
 from raven.batches.schema import to_frame, to_record_batch
-from raven.batches.selection import Instrument, Selection
+from raven.batches.selection import Selection
 from raven.batches.sequence import check_sequence
 from raven.errors import StateError
 from raven.rpc.hub import Hub

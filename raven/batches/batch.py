@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import msgspec
-import polars as pl
 
 from raven.errors import InputError
+
+if TYPE_CHECKING:
+    import polars as pl  # whoever only needs a cursor need not load it
 
 _KEY = b"raven.batch"
 

@@ -151,7 +151,7 @@ class Hold:
             return Released(checked.accepted, checked.duplicates, (), fallen)
         self._begin_sessions(trades, checked.gaps)
         waiting = self._rows.height
-        apart = {gap.symbol for gap in checked.gaps}.union(self.held)
+        apart = {gap.symbol for gap in checked.gaps}  # not who waits and got what comes next: that is in order
         is_apart = pl.col("symbol").is_in(list(apart))
         through = checked.accepted.filter(~is_apart)
         new = trades.filter(is_apart).select(*TRADE_DTYPES, held_us=pl.lit(now_us, pl.Int64))

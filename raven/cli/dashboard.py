@@ -1,203 +1,186 @@
-"""The live table of `raven up`: price, trades a second, last bars, lag, gaps, rows stored."""
+"""The screen of `raven up`: price, trades a second, last bars, lag, gaps, rows stored, and each service's state."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import time
-from collections import defaultdict, deque
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
-import polars as pl
 from rich.console import Group
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from raven.batches.ipc import decode
-from raven.batches.schema import to_frame
+from raven.batches.instrument import Instrument
 from raven.cli import output
+from raven.cli.supervisor import Child
+from raven.cli.watch import AGGREGATORS, Watch
 from raven.clock import now_us
-from raven.errors import UpstreamError
-from raven.rpc.access import Access
-from raven.rpc.client import Client
+from raven.control.plan import SERVICES
 from raven.rpc.pb import control_pb2
 
-REFRESH_S = 0.5
-RATE_WINDOW_S = 10.0
-BARS_SHOWN = 6
+MOST_SYMBOLS: Final = 12
+LEAST_ROWS: Final = 2
+LINES_OF_TITLES: Final = 13  # the frame, and two lines over each table
+TITLES: Final = {"raven_timebar": ("Time bars", "buys"), "raven_tibs": ("Tick imbalance bars", "theta / threshold")}
+COLOURS: Final = {"ok": "green", "idle": "green", "starting": "yellow", "stopped": "dim"}
 
 
 class Dashboard:
-    """Asks the services how they are and listens to their bars; `view` renders what is known."""
+    """Renders what `watch` knows of the services, and of their processes, `children`.
 
-    def __init__(self, targets: Mapping[str, str], access: Access, symbols: Sequence[str], title: str) -> None:
-        self._clients = {name: Client(target, access) for name, target in targets.items()}
-        self._symbols = symbols
+    `expected` are symbols that were asked for, shown before their source knows of them.
+    """
+
+    def __init__(self, watch: Watch, children: Sequence[Child], expected: Sequence[Instrument], title: str) -> None:
+        self._watch = watch
+        self._children = [child for child in children if child.name in SERVICES]
+        self._others = [child for child in children if child.name not in SERVICES]
+        self._expected = [instrument for instrument in expected if not instrument.is_pattern]
         self._title = title
-        self._status: dict[str, control_pb2.StatusResponse] = {}
-        self._rows: dict[str, deque[tuple[float, int]]] = defaultdict(deque)
-        self._bars: dict[str, deque[tuple[str, ...]]] = defaultdict(lambda: deque(maxlen=BARS_SHOWN))
-        self._bar_counts: dict[str, int] = defaultdict(int)
 
-    async def run(self) -> None:
-        """Keep asking and listening until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._poll())
-            for name in ("raven_timebar", "raven_tibs"):
-                group.create_task(self._listen(name))
-
-    async def close(self) -> None:
-        """Close the channels."""
-        for client in self._clients.values():
-            await client.close()
-
-    async def _poll(self) -> None:
-        while True:
-            for name, client in self._clients.items():
-                try:
-                    self._status[name] = await client.status(timeout_s=1.0)
-                except UpstreamError:
-                    self._status.pop(name, None)
-            for entry in self._entries("binance_spot"):
-                window = self._rows[entry.symbol]
-                if window and entry.rows < window[-1][1]:
-                    window.clear()  # the service was started again
-                window.append((time.monotonic(), entry.rows))
-                while window[0][0] < time.monotonic() - RATE_WINDOW_S:
-                    window.popleft()
-            await asyncio.sleep(REFRESH_S)
-
-    async def _listen(self, name: str) -> None:
-        while True:
-            stream = self._clients[name].subscribe("latest")
-            with contextlib.suppress(UpstreamError):
-                async with contextlib.aclosing(stream):
-                    async for _, payload in stream:
-                        if payload is not None:
-                            self._take_bars(name, to_frame(decode(payload)[0]))
-            await asyncio.sleep(1.0)
-
-    def _take_bars(self, name: str, bars: pl.DataFrame) -> None:
-        for bar in bars.filter(pl.col("symbol").is_in(list(self._symbols))).iter_rows(named=True):
-            self._bar_counts[name] += 1
-            row = (
-                bar["symbol"],
-                bar["spec"] if name == "raven_timebar" else bar["spec"].partition("-")[0],
-                f"{bar['open_time']:%H:%M:%S}",
-                f"{bar['close_time']:%H:%M:%S}",
-                *(price(bar[column]) for column in ("open", "high", "low", "close", "vwap")),
-                f"{bar['volume']:,.4f}",
-                output.count(bar["total_ticks"]),
-                theta_or_buys(bar),
-                "[green]yes[/]" if bar["complete"] else "[yellow]no[/]",
-            )
-            same = next((old for old in self._bars[name] if old[:4] == row[:4]), None)
-            if same is not None and name == "raven_timebar":
-                self._bars[name].remove(same)
-            self._bars[name].append(row)
-
-    def _entries(self, name: str) -> Sequence[control_pb2.Subscription]:
-        answer = self._status.get(name)
-        return list(answer.subscriptions) if answer is not None else []
-
-    def view(self, notes: Sequence[str]) -> Panel:
-        """The whole screen; `notes` are lines about child processes."""
+    def view(self, height: int) -> Panel:
+        """The whole screen, for a terminal of `height` lines."""
+        room = height - LINES_OF_TITLES - len(self._children) - len(self._others)
+        symbols = max(LEAST_ROWS, min(MOST_SYMBOLS, room // 3))
+        bars = max(LEAST_ROWS, (room - min(symbols, len(self._rows()) + 1)) // 2)
+        watched = {child.name for child in self._children}
         parts = [
-            self._symbol_table(),
-            self._bar_table("Time bars", "raven_timebar", "buys"),
-            self._bar_table("Tick imbalance bars", "raven_tibs", "theta / threshold"),
+            self._symbol_table(symbols),
+            *(self._bar_table(name, bars) for name in AGGREGATORS if name in watched),
             self._service_table(),
         ]
-        lines = [Text(note, style="red") for note in notes]
-        return Panel(Group(*parts, *lines), title=self._title, subtitle="Ctrl-C stops", title_align="left")
+        notes = [
+            Text(f"{child.name} {child.last_exit}", style="red", overflow="ellipsis", no_wrap=True)
+            for child in (*self._children, *self._others)
+            if child.failures
+        ]
+        return Panel(Group(*parts, *notes), title=self._title, subtitle="Ctrl-C stops", title_align="left")
 
-    def _symbol_table(self) -> Table:
-        columns = (
-            "symbol",
-            "state",
-            "price>",
-            "trades/s>",
-            "trades>",
-            "last trade>",
-            "age>",
-            "gaps>",
-            "missing ids>",
-        )
-        view = output.new_table("Trades", columns)
-        collected = {entry.symbol: entry for entry in self._entries("binance_spot")}
-        for symbol in self._symbols:
-            entry = collected.get(symbol)
-            if entry is None:
-                view.add_row(symbol, "[yellow]starting[/]", *[""] * 7)
-                continue
-            seen = entry.last_event_us > 0
-            view.add_row(
-                symbol,
-                output.state_text(entry.state),
-                price(entry.last_price) if seen else "",
-                f"{self._rate(symbol):,.1f}",
-                output.count(entry.rows),
-                f"{datetime.fromtimestamp(entry.last_event_us / 1e6, UTC):%H:%M:%S} UTC" if seen else "",
-                output.duration(max(0, now_us() - entry.last_event_us) / 1e6) if seen else "",
-                output.count(entry.gaps),
-                output.count(entry.missing_ids),
-            )
+    def _rows(self) -> list[control_pb2.Subscription]:
+        """What is collected, and what was asked for and is not yet."""
+        found = self._watch.collections()
+        known = {(entry.venue, entry.symbol) for entry in found}
+        return found + [
+            control_pb2.Subscription(venue=one.venue, symbol=one.symbol, state=control_pb2.SYMBOL_STATE_CONNECTING)
+            for one in self._expected
+            if one not in known
+        ]
+
+    def _symbol_table(self, most: int) -> Table:
+        rows = self._rows()
+        venues = len({row.venue for row in rows}) > 1
+        columns = ("symbol", "state", "price>", "trades/s>", "trades>", "last trade>", "age>", "gaps>", "missing ids>")
+        view = output.new_table("Trades", ("venue", *columns) if venues else columns)
+        busiest = sorted(rows, key=self._watch.rate, reverse=True)[:most] if len(rows) > most else rows
+        for row in busiest:
+            view.add_row(*([row.venue] if venues else []), *self._symbol_row(row))
+        if len(rows) > most:
+            rest = sorted(rows, key=self._watch.rate, reverse=True)[most:]
+            view.add_row(*([""] if venues else []), *self._rest_row(rest))
+        if not rows:
+            view.add_row("[dim]nothing is collected yet[/]", *[""] * (len(columns) - 1 + venues))
         return view
 
-    def _rate(self, symbol: str) -> float:
-        window = self._rows[symbol]
-        if len(window) < 2 or window[-1][0] == window[0][0]:
-            return 0.0
-        return (window[-1][1] - window[0][1]) / (window[-1][0] - window[0][0])
+    def _symbol_row(self, entry: control_pb2.Subscription) -> list[str]:
+        seen = entry.last_event_us > 0
+        return [
+            escape(entry.symbol),
+            output.state_text(entry.state),
+            price(entry.last_price) if seen else "",
+            f"{self._watch.rate(entry):,.1f}",
+            output.count(entry.rows),
+            f"{datetime.fromtimestamp(entry.last_event_us / 1e6, UTC):%H:%M:%S} UTC" if seen else "",
+            output.duration(max(0, now_us() - entry.last_event_us) / 1e6) if seen else "",
+            output.count(entry.gaps),
+            output.count(entry.missing_ids),
+        ]
 
-    def _bar_table(self, title: str, name: str, figure: str) -> Table:
+    def _rest_row(self, rest: Sequence[control_pb2.Subscription]) -> list[str]:
+        """One line for the symbols that are not shown."""
+        states = Counter(entry.state for entry in rest)
+        return [
+            f"{output.count(len(rest))} more",
+            ", ".join(f"{output.count(number)} {output.state_text(state)}" for state, number in states.most_common(2)),
+            "",
+            f"{sum(self._watch.rate(entry) for entry in rest):,.1f}",
+            output.count(sum(entry.rows for entry in rest)),
+            "",
+            "",
+            output.count(sum(entry.gaps for entry in rest)),
+            output.count(sum(entry.missing_ids for entry in rest)),
+        ]
+
+    def _bar_table(self, name: str, most: int) -> Table:
+        title, figure = TITLES[name]
+        venues = len({row.venue for row in self._rows()}) > 1
         columns = (
-            "symbol",
-            "spec",
-            "from",
-            "to",
-            "open>",
-            "high>",
-            "low>",
-            "close>",
-            "vwap>",
-            "volume>",
-            "ticks>",
-            f"{figure}>",
-            "complete",
-        )
-        view = output.new_table(f"{title}: last of {self._bar_counts[name]}", columns)
-        for row in self._bars[name]:
-            view.add_row(*row)
-        if not self._bars[name]:
+            *(["venue"] if venues else []), "symbol", "spec", "from", "to", "open>", "high>", "low>", "close>", "vwap>",
+            "volume>", "ticks>", f"{figure}>", "complete",
+        )  # fmt: skip
+        view = output.new_table(f"{title}: last of {self._watch.bar_counts[name]}", columns)
+        bars = list(self._watch.bars[name])[-most:]
+        for bar in bars:
+            complete = "[green]yes[/]" if bar["complete"] else "[yellow]no[/]"
+            view.add_row(*([bar["venue"]] if venues else []), *bar_cells(bar), complete)
+        if not bars:
             view.add_row("[dim]none closed yet[/]", *[""] * (len(columns) - 1))
         return view
 
     def _service_table(self) -> Table:
         view = output.new_table(
-            "Services", ("service", "state", "behind>", "rows in>", "rows stored>", "last flush>", "problems")
+            "Services",
+            ("service", "state", "restarts>", "behind>", "rows in>", "rows stored>", "last flush>", "problems"),
         )
-        for name in self._clients:
-            answer = self._status.get(name)
-            if answer is None:
-                view.add_row(name, "[yellow]starting[/]", *[""] * 5)
-                continue
-            counters = answer.counters
-            behind_us = max((link.lag_us for link in answer.links), default=0)
-            stored = output.count(counters.get("stored_rows", 0)) if "persistence" in name else ""
-            view.add_row(
-                name,
-                "[green]ok[/]" if answer.healthy else "[red]unhealthy[/]",
-                output.duration(behind_us / 1e6) if name != "binance_spot" else "",
-                output.count(counters.get("rows", 0)),
-                stored,
-                f"{counters['last_flush_ms']} ms" if "last_flush_ms" in counters else "",
-                "; ".join(answer.problems),
-            )
+        for child in self._children:
+            answer = self._watch.status.get(child.name)
+            state = service_state(child, answer)
+            shown = f"[{COLOURS.get(state, 'red')}]{state}[/]"
+            restarts = output.count(child.restarts) if child.restarts else ""
+            view.add_row(child.name, shown, restarts, *(_figures(child.name, answer) if answer else [""] * 5))
+        for child in self._others:
+            state = service_state(child, None if not child.is_running else control_pb2.StatusResponse(healthy=True))
+            view.add_row(child.name, f"[{COLOURS.get(state, 'red')}]{state}[/]", *[""] * 6)
         return view
+
+
+def service_state(child: Child, answer: control_pb2.StatusResponse | None) -> str:
+    """One word for a service: of its process first, then what it says of itself."""
+    if child.is_failing:
+        return "failing"
+    if not child.is_running:
+        return "restarting" if child.restarts else "starting"
+    if answer is None:
+        return "starting"
+    return "ok" if answer.healthy else "unhealthy"
+
+
+def _figures(name: str, answer: control_pb2.StatusResponse) -> list[str]:
+    counters = answer.counters
+    behind_us = max((link.lag_us for link in answer.links), default=0)
+    return [
+        "" if SERVICES[name].venue else output.duration(behind_us / 1e6),
+        output.count(counters.get("rows", 0)),
+        output.count(counters.get("stored_rows", 0)) if "persistence" in name else "",
+        f"{counters['last_flush_ms']} ms" if "last_flush_ms" in counters else "",
+        escape("; ".join(answer.problems)),
+    ]
+
+
+def bar_cells(bar: Mapping[str, Any]) -> list[str]:
+    """A bar in the words of the tables and lines, from its symbol to what closed it."""
+    return [
+        escape(bar["symbol"]),
+        bar["spec"].partition("-")[0],
+        f"{bar['open_time']:%H:%M:%S}",
+        f"{bar['close_time']:%H:%M:%S}",
+        *(price(bar[column]) for column in ("open", "high", "low", "close", "vwap")),
+        f"{bar['volume']:,.4f}",
+        output.count(bar["total_ticks"]),
+        theta_or_buys(bar),
+    ]
 
 
 def theta_or_buys(bar: Mapping[str, Any]) -> str:

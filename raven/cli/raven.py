@@ -1,4 +1,4 @@
-"""`raven`: everything on one machine, the simulated exchange, importing recordings."""
+"""`raven`: everything on one machine, the simulated exchange, importing and replaying recordings."""
 
 from __future__ import annotations
 
@@ -9,45 +9,62 @@ from typing import Annotated
 import typer
 
 from raven.cli import output
+from raven.cli.config import config
+from raven.cli.replay import replay
 from raven.cli.simulate import SIMULATED_PORT, simulate
 from raven.cli.token import token
-from raven.cli.up import up as run_up
-from raven.settings import load, origins
+from raven.control.plan import resolve
+from raven.settings import MAX_PORT, load
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Raven: trades, bars, and both in your databases.")
 app.command()(simulate)
+app.command()(config)
 app.command()(token)
+app.command()(replay)
 
 
 @app.command()
 def up(
-    symbol: Annotated[
-        list[str] | None, typer.Option("--symbol", "-s", help="Repeat for several. Default BTCUSDT ETHUSDT.")
+    symbols: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--symbols",
+            "--symbol",
+            "-s",
+            help="What to collect: names or patterns, BTCUSDT,ETHUSDT or futures:BTCUSDT or '*USDT'; may be repeated. "
+            "Default: what was collected before; the first time BTCUSDT and ETHUSDT.",
+        ),
     ] = None,
+    venue: Annotated[str, typer.Option(help="Venue of symbols that name none: spot or futures.")] = "",
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="Run this service and no others; repeat for several.")
+    ] = None,
+    collect: Annotated[
+        bool, typer.Option("--collect/--no-collect", help="Ask for symbols, or only go on with what was collected.")
+    ] = True,
     simulate: Annotated[
         bool | None,
         typer.Option("--simulate/--live", help="Insist on the simulated exchange, or on the real one."),
     ] = None,
-    simulated_port: Annotated[int, typer.Option(help="Port of the simulated exchange.")] = SIMULATED_PORT,
-    rate: Annotated[float, typer.Option(help="Trades a second and symbol on the simulated exchange.")] = 20.0,
+    simulated_port: Annotated[
+        int, typer.Option(help="Port of the simulated exchange.", min=1, max=MAX_PORT)
+    ] = SIMULATED_PORT,
+    rate: Annotated[
+        float, typer.Option(help="Trades a second and symbol on the simulated exchange.", min=0.001)
+    ] = 20.0,
+    logs: Annotated[bool, typer.Option("--logs", help="Follow the services' logs instead of showing tables.")] = False,
 ) -> None:
-    """Run every service on this machine and show trades and bars until Ctrl-C."""
-    symbols = [entry.upper() for entry in symbol or ["BTCUSDT", "ETHUSDT"]]
-    asyncio.run(run_up(load(), symbols, simulate=simulate, port=simulated_port, rate=rate))
+    """Run every service on this machine and show trades and bars until Ctrl-C; a second Ctrl-C ends all at once."""
+    from raven.cli.instruments import parse_instruments  # noqa: PLC0415 - other commands need not load it
+    from raven.cli.up import Plan, services_of  # noqa: PLC0415
+    from raven.cli.up import up as run_up  # noqa: PLC0415
 
-
-@app.command()
-def config(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Print the settings in force and where each comes from; secrets are hidden."""
-    found = origins()
-    if json:
-        output.print_json([entry._asdict() for entry in found])
-        return
-    rows = [
-        [entry.key, str(entry.value), "[dim]default[/]" if entry.source == "default" else entry.source]
-        for entry in found
-    ]
-    output.table("Settings", ("key", "value", "from"), rows)
+    plan = Plan(
+        services=services_of(dict.fromkeys(resolve(name) for name in only or [])),
+        instruments=parse_instruments(symbols or [], venue),
+        collect=collect, simulate=simulate, simulated_port=simulated_port, rate=rate, logs=logs,
+    )  # fmt: skip
+    asyncio.run(run_up(load(), plan))
 
 
 @app.command("import")

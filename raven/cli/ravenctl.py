@@ -125,7 +125,7 @@ def list_(
             _targets(resolve(service) if service else "", host), lambda client: client.list()
         ).items()
     }
-    failed = bool(service) and any(isinstance(answer, UpstreamError) for answer in results.values())
+    failed = bool(service or host) and all(isinstance(answer, UpstreamError) for answer in results.values())
     if json:
         output.print_json({name: _plain(answer) for name, answer in results.items()})
     else:
@@ -181,7 +181,7 @@ def status(service: ServiceOption = "", host: HostOption = "", json: JsonOption 
     missed = [name for name in results if name not in found and _wanted_here(name)]
     for name in missed:
         sys.stderr.write(f"{name} is not running, but is wanted to collect {', '.join(_wanted_here(name))}\n")
-    raise typer.Exit(1 if unhealthy or missed or (service and not found) else 0)
+    raise typer.Exit(1 if unhealthy or missed or ((service or host) and not found) else 0)
 
 
 @app.command()

@@ -6,180 +6,189 @@ import asyncio
 import contextlib
 import signal
 import socket
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from rich.live import Live
-
+from raven.batches.instrument import Instrument
 from raven.cli import output
-from raven.cli.dashboard import Dashboard
-from raven.cli.supervisor import Child, Supervisor, module_command
+from raven.cli.child_log import ChildLog
+from raven.cli.collecting import collect
+from raven.cli.exchange import Exchange, choose_exchange, data_folder
+from raven.cli.instruments import DEFAULTS, remembered, shown
+from raven.cli.screen import Screen
+from raven.cli.supervisor import Child, Supervisor, child_command
+from raven.cli.watch import Watch
 from raven.control.plan import SERVICES, port_of, target_of
-from raven.errors import ExchangeError, InputError, RegionBlockedError, UpstreamError
+from raven.errors import InputError
 from raven.rpc.access import Access
 from raven.rpc.client import Client
-from raven.rpc.pb import control_pb2
-from raven.settings import Settings
-from raven.sources.binance.protocol import SPOT
-from raven.sources.binance.rest import BinanceRest
-from raven.sources.simulated.market import split_symbol
+from raven.services.runtime import metrics_host
+from raven.settings import METRICS_PORT_OFFSET, Settings
 
-SINKS: Final = ("tick_persistence", "bar_persistence")
-PROBE_S: Final = 4.0
-READY_S: Final = 30.0
-REDRAW_PER_S: Final = 4
-PLAIN_EVERY_S: Final = 5.0
-SHORT_BARS_S: Final = 10  # so that a newcomer sees bars close at once
+SIMULATE: Final = "simulate"
+SHORT_BARS_S: Final = (10, 60)  # so that a newcomer sees bars close at once
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
-    """Where trades come from: the line that says so, and the settings that the services get."""
+class Plan:
+    """What to run and collect, as the command line says.
 
-    simulated: bool
-    line: str
-    environment: Mapping[str, str]
+    - `services`: their names, upstream first.
+    - `instruments`: what to collect; none: what was collected before, or else a first pair of symbols.
+    - `collect`: whether to ask for anything at all.
+    - `simulate`: insist on the simulated exchange, or on the real one; None: as the network allows.
+    - `rate`: trades a second and symbol of the simulated exchange, which listens on `simulated_port`.
+    - `logs`: follow the services' logs instead of drawing tables.
+    """
 
+    services: Sequence[str]
+    instruments: Sequence[Instrument]
+    collect: bool
+    simulate: bool | None
+    simulated_port: int
+    rate: float
+    logs: bool
 
-async def choose_exchange(settings: Settings, simulate: bool | None, port: int) -> Exchange:
-    """Binance where it answers, its public data endpoint where the region is blocked, else the simulated exchange."""
-    why = "Binance cannot be reached"
-    if not simulate:
-        rest = BinanceRest(settings.binance_spot.model_copy(update={"connect_timeout_s": PROBE_S}), SPOT)
-        try:
-            await rest.server_time_ms()
-        except RegionBlockedError:
-            why = "Binance does not serve this region"
-        except ExchangeError:
-            pass
-        else:
-            return Exchange(False, f"Collecting from Binance at {rest.url}", {})
-        finally:
-            await rest.close()
-        if simulate is False:
-            raise InputError(why, hint="leave out --live to run on the simulated exchange")
-    return Exchange(
-        True,
-        "SIMULATED exchange" if simulate else f"{why}: running on the SIMULATED exchange",
-        {
-            "RAVEN__SIMULATED": "true",
-            "RAVEN__DATA": str((settings.data / "simulated").absolute()),
-            "RAVEN__BINANCE_SPOT__REST_URL": f"http://127.0.0.1:{port}",
-            "RAVEN__BINANCE_SPOT__WEBSOCKET_URL": f"ws://127.0.0.1:{port}",
-        },
-    )
+    @property
+    def sources(self) -> list[str]:
+        """The sources among the services."""
+        return [name for name in self.services if SERVICES[name].venue]
+
+    def venues(self, before: Sequence[Instrument]) -> list[str]:
+        """Where trades are collected here, given what was collected before."""
+        wanted = {one.venue for one in self.instruments or before or DEFAULTS}
+        return [SERVICES[name].venue for name in self.sources if SERVICES[name].venue in wanted]
 
 
-def require_free_ports(settings: Settings, ports: Mapping[str, int]) -> None:
-    """Say at once which port is taken; raises InputError."""
-    for name, port in ports.items():
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((settings.server.host, port))
-            except OSError as error:
-                raise InputError(
-                    f"port {port} of {name} cannot be used: {error.strerror}",
-                    hint="is Raven running already? `ravenctl status` tells; ports are settings under [server]",
-                ) from error
-
-
-def children(exchange: Exchange, symbols: Sequence[str], folder: Path, port: int, rate: float) -> list[Child]:
-    """The processes, in the order in which they are stopped: upstream first, so that consumers can finish."""
-    processes = []
-    if exchange.simulated:
-        arguments = ["simulate", "--port", str(port), "--rate", str(rate)]
-        for symbol in symbols:
-            arguments += ["--symbol", symbol]
-        processes.append(Child("simulate", module_command("raven.cli.raven", *arguments), folder / "simulate.log"))
-    for name in SERVICES:
-        extra = ["--seconds", str(SHORT_BARS_S), "--seconds", "60"] if name == "raven_timebar" else []
-        processes.append(Child(name, module_command(SERVICES[name].module, *extra), folder / f"{name}.log"))
-    # the exchange goes last: a source that is being stopped should not see it vanish
-    return [*processes[1:], processes[0]] if exchange.simulated else processes
-
-
-async def up(settings: Settings, symbols: Sequence[str], *, simulate: bool | None, port: int, rate: float) -> None:
-    """Run until SIGINT or SIGTERM; raises RavenError when it cannot begin."""
-    for symbol in symbols:
-        split_symbol(symbol)  # says what is wrong with it before anything starts
+async def up(settings: Settings, plan: Plan) -> None:
+    """Run until SIGINT, SIGTERM or SIGHUP; raises RavenError when it cannot begin."""
     access = Access.of(settings)
-    ports = {name: port_of(settings, name) for name in SERVICES}
-    require_free_ports(settings, ports)
-    exchange = await choose_exchange(settings, simulate, port)
-    output.console.print(exchange.line)
-    if exchange.simulated:
-        require_free_ports(settings, {"simulate": port})
-    data = Path(exchange.environment.get("RAVEN__DATA", str(settings.data.absolute())))
-    output.console.print(f"Data and logs: {data}")
-    supervisor = Supervisor(children(exchange, symbols, data / "logs", port, rate), exchange.environment)
-    targets = {name: target_of(settings, name) for name in ports}
-    title = "Raven: SIMULATED exchange, not a real market" if exchange.simulated else "Raven: Binance spot"
-    dashboard = Dashboard(targets, access, symbols, title)
+    require_free_ports(settings, plan.services)
+    venues = plan.venues(remembered(settings, settings.data, plan.services))
+    exchange = await choose_exchange(settings, venues, plan.simulate, plan.simulated_port)
+    if exchange.simulated and plan.sources:
+        _require_free([(SIMULATE, "--simulated-port", "127.0.0.1", plan.simulated_port)])
+    data = data_folder(settings, exchange)
+    before = remembered(settings, data, plan.services)
+    wanted: Sequence[Instrument] = () if before else DEFAULTS
+    wanted = (plan.instruments or wanted) if plan.collect else ()
     stop = asyncio.Event()
+    screen = Screen(stop, logs=plan.logs, simulated=exchange.simulated)
+    processes = children(settings, plan, exchange, [*wanted, *before], data / "logs")
+    supervisor = Supervisor(processes, exchange.environment, screen.announce)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    tasks = [
-        asyncio.ensure_future(supervisor.run()),
-        asyncio.ensure_future(dashboard.run()),
-        asyncio.ensure_future(_begin(targets, access, symbols)),
-    ]
+        asyncio.get_running_loop().add_signal_handler(number, _stop, stop, supervisor)
+    output.console.print(exchange.line)
+    output.console.print(f"Data and logs: {data}", soft_wrap=True)
+    if before:
+        output.console.print(f"Going on with what was collected before: {shown(before)}")
+    async with contextlib.AsyncExitStack() as stack:
+        clients = {
+            name: await stack.enter_async_context(Client(target_of(settings, name), access)) for name in plan.services
+        }  # fmt: skip
+        watch = Watch(clients)
+        supervisor.start()
+        runs = [supervisor.run(), watch.run(), stop.wait()]
+        runs.append(screen.show(watch, processes, [*wanted, *before], title_of(exchange, venues)))
+        if wanted:
+            runs.append(collect(clients, wanted, lambda: all(_answers_or_fails(child, watch) for child in processes)))
+        try:
+            await _until_stopped(stop, runs)
+        finally:
+            screen.say("Stopping …")
+            killed = await supervisor.stop()
+            screen.say("Stopped." if not killed else f"Stopped; had to kill {', '.join(killed)}.")
+
+
+def _stop(stop: asyncio.Event, supervisor: Supervisor) -> None:
+    """The first signal asks for an orderly end, the second ends everything at once."""
+    if stop.is_set():
+        supervisor.kill()
+    stop.set()
+
+
+async def _until_stopped(stop: asyncio.Event, runs: Sequence[Any]) -> None:
+    """Until told to stop; an error of any run ends the others and is raised."""
+    tasks = [asyncio.ensure_future(run) for run in runs]
     try:
-        await _show(dashboard, supervisor, stop, tasks)
+        while not stop.is_set():
+            pending = [task for task in tasks if not task.done()]
+            done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
     finally:
-        output.console.print("Stopping …")
-        killed = await supervisor.stop()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await dashboard.close()
-        output.console.print("Stopped." if not killed else f"Stopped; had to kill {', '.join(killed)}.")
 
 
-async def _begin(targets: Mapping[str, str], access: Access, symbols: Sequence[str]) -> None:
-    """Start collecting into both sinks, which start what they need; raises ExchangeError for refused symbols."""
-    for name in SINKS:
-        deadline = time.monotonic() + READY_S
-        async with Client(targets[name], access) as client:
-            while True:
-                try:
-                    results = await client.start(symbols)
-                    break
-                except UpstreamError:
-                    if time.monotonic() > deadline:
-                        raise
-                    await asyncio.sleep(0.2)
-        refused = [result.message for result in results if result.state == control_pb2.SYMBOL_STATE_REFUSED]
-        if refused:
-            raise ExchangeError("; ".join(refused))
-    await asyncio.Event().wait()
+def _answers_or_fails(child: Child, watch: Watch) -> bool:
+    return child.name in watch.status or child.failures > 0 or child.name == SIMULATE
 
 
-async def _show(
-    dashboard: Dashboard, supervisor: Supervisor, stop: asyncio.Event, tasks: Sequence[asyncio.Future[None]]
-) -> None:
-    """Draw until told to stop, or until a task fails. Piped output gets the view every few seconds."""
-    terminal = sys.stdout.isatty()
-    live = Live(console=output.console, auto_refresh=False, screen=False, transient=False)
-    with live if terminal else contextlib.nullcontext():
-        while not stop.is_set():
-            for task in tasks:
-                if task.done():
-                    task.result()
-            notes = [
-                f"{child.name} was started again {child.restarts} times; last {child.last_exit}"
-                for child in supervisor.children
-                if child.restarts
-            ]
-            view = dashboard.view(notes)
-            if terminal:
-                live.update(view, refresh=True)
-            else:
-                output.console.print(view)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1 / REDRAW_PER_S if terminal else PLAIN_EVERY_S):
-                    await stop.wait()
+def require_free_ports(settings: Settings, services: Sequence[str]) -> None:
+    """Say at once which ports are taken, of which service and by which setting; raises InputError."""
+    host, metrics = settings.server.host, metrics_host(settings, settings.server.host)
+    asked = []
+    for name in services:
+        setting, port = f"server.{SERVICES[name].port_setting}", port_of(settings, name)
+        asked.append((name, setting, host, port))
+        asked.append((f"{name}'s metrics", f"{setting} + {METRICS_PORT_OFFSET}", metrics, port + METRICS_PORT_OFFSET))
+    _require_free(asked)
+
+
+def _require_free(asked: Sequence[tuple[str, str, str, int]]) -> None:
+    problems = []
+    for name, setting, host, port in asked:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                problems.append(f"port {port} of {name} ({setting}) cannot be used at {host}: {error.strerror}")
+    if problems:
+        raise InputError(
+            "; ".join(problems), hint="is Raven running already? `ravenctl status` tells; ports and host are settings"
+        )
+
+
+def children(
+    settings: Settings, plan: Plan, exchange: Exchange, instruments: Sequence[Instrument], folder: Path
+) -> list[Child]:
+    """The processes, each with its stage of stopping: upstream first, so that consumers can finish."""
+    processes = []
+    for name in plan.services:
+        extra: list[str] = []
+        if name == "raven_timebar" and "seconds" not in settings.timebar.model_fields_set:
+            extra = [argument for seconds in SHORT_BARS_S for argument in ("--seconds", str(seconds))]
+        command = child_command(SERVICES[name].module, *extra)
+        processes.append(Child(name, command, ChildLog(folder / f"{name}.log"), stage_of(name)))
+    if exchange.simulated and plan.sources:
+        venues = [SERVICES[name].venue for name in plan.sources]
+        arguments = ["--port", str(plan.simulated_port), "--rate", str(plan.rate)]
+        arguments += ["--venue", venues[0] if len(venues) == 1 else "both"]
+        for symbol in dict.fromkeys(one.symbol for one in (*DEFAULTS, *instruments) if not one.is_pattern):
+            arguments += ["--symbol", symbol]
+        command = child_command("raven.cli.raven", SIMULATE, *arguments)
+        # it goes last: a source that is being stopped should not see the exchange vanish
+        processes.insert(0, Child(SIMULATE, command, ChildLog(folder / f"{SIMULATE}.log"), stage=len(SERVICES)))
+    return processes
+
+
+def stage_of(name: str) -> int:
+    """How many services lie before this one."""
+    return max((1 + stage_of(upstream) for upstream in SERVICES[name].upstreams), default=0)
+
+
+def title_of(exchange: Exchange, venues: Sequence[str]) -> str:
+    """The title of the screen."""
+    if exchange.simulated:
+        return "Raven: SIMULATED exchange, not a real market"
+    return f"Raven: {' and '.join(venues)}" if venues else "Raven"
+
+
+def services_of(only: Mapping[str, None]) -> list[str]:
+    """The services to run, upstream first; all of them when none is named."""
+    return [name for name in SERVICES if not only or name in only]

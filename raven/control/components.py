@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
-from raven.batches.selection import Instrument, Selection
+from raven.batches.instrument import Instrument
+from raven.batches.selection import Selection
 from raven.control.wanted import Wanted, WantedFile
 from raven.errors import ExchangeError
 from raven.rpc.cursors import to_message

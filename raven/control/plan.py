@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
 
 from raven.errors import InputError
 from raven.rpc.access import address
 from raven.settings import Settings
+from raven.settings.addresses import parse_address
 
 WILDCARDS: Final = ("", "0.0.0.0", "::")  # noqa: S104 - addresses that mean every one of this machine
 
@@ -108,13 +108,8 @@ def target_of(settings: Settings, name: str) -> str:
 
 def target_from(given: str, default_port: int) -> str:
     """`host:port` of an address given as host, host:port or URL; raises InputError for anything else."""
-    parts = urlsplit(given if "//" in given else f"//{given}")
     try:
-        host, port = parts.hostname, parts.port
+        host, port = parse_address(given)
     except ValueError as error:
-        raise InputError(
-            f"{given} is not an address: {error}", hint="give host, host:port or http://host:port"
-        ) from error
-    if not host:
-        raise InputError(f"{given} is not an address", hint="give host, host:port or http://host:port")
-    return address(host, port or default_port)
+        raise InputError(str(error)) from error
+    return address(host, port if port is not None else default_port)

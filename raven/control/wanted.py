@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from raven.batches.batch import Cursor
-from raven.batches.selection import Instrument
+from raven.batches.instrument import Instrument
 from raven.errors import SettingsError
 from raven.files import write_atomically
 

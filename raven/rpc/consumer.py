@@ -8,7 +8,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from raven.batches.batch import BatchMeta, Cursor
-from raven.batches.selection import Instrument
+from raven.batches.instrument import Instrument
 
 
 class Consumer(Protocol):

@@ -16,8 +16,8 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Final, TypeVar
 
 from raven.batches.batch import Cursor
+from raven.batches.instrument import Instrument
 from raven.batches.ipc import decode
-from raven.batches.selection import Instrument
 from raven.clock import Backoff, now_us
 from raven.errors import AccessError, UpstreamError
 from raven.rpc.access import Access

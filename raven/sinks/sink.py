@@ -20,8 +20,9 @@ import pyarrow as pa
 
 from raven.batches.accumulator import Accumulator
 from raven.batches.batch import BatchMeta, Cursor
+from raven.batches.instrument import Instrument
 from raven.batches.schema import to_frame
-from raven.batches.selection import Instrument, Selection
+from raven.batches.selection import Selection
 from raven.clock import Backoff, monotonic_ns
 from raven.errors import StoreError
 from raven.rpc.subscriptions import SubscriptionTable

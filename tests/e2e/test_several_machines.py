@@ -207,7 +207,8 @@ def test_without_a_token_a_service_obeys_only_its_own_machine(machines: dict[str
     assert yours.shell(METRICS).returncode != 0, "metrics are for the own machine"
 
     refused = yours.fails("tick_persistence", RAVEN__UPSTREAM__BINANCE_SPOT="10.0.0.1:50001")
-    assert refused.startswith("tick_persistence: binance_spot is on another host (10.0.0.1:50001) and no token is set")
+    why = "binance_spot is on another host (10.0.0.1:50001) and no token is set"
+    assert json.loads(refused)["message"].startswith(why)
 
 
 def test_metrics_are_served_where_the_settings_say(machines: dict[str, Machine]) -> None:

@@ -1,4 +1,4 @@
-"""`make run` in a real terminal: bars within a minute, a clean end, and a second run that resumes."""
+"""`raven up`: in a real terminal (bars within a minute, a clean end, a second run that resumes), and as a supervisor."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import os
 import pty
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import polars as pl
 import pytest
 
-from tests.e2e.cluster import is_free, wait_until
+import raven
+from tests.e2e.cluster import Cluster, cluster, is_free, wait_until
 from tests.e2e.test_readme import PORTS, ROOT, free_ports
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -61,4 +64,118 @@ def test_make_run_shows_bars_within_a_minute_stops_cleanly_and_resumes(tmp_path:
     assert "Stopped." in second[-400:]
     logs = next(tmp_path.glob("data/**/logs"))
     assert "collecting again: BTCUSDT, ETHUSDT" in (logs / "binance_spot.log").read_text()
-    assert '"event": "gap"' in (logs / "binance_spot.log").read_text(), "the market went on while Raven was down"
+    trades = pl.concat(raven.replay(next(tmp_path.glob("data/**/binance_spot-50001"))))
+    assert (trades.get_column("origin") == 1).any(), "the market went on while Raven was down: that was fetched"
+    for _, rows in trades.group_by("symbol"):
+        assert (rows.get_column("trade_id").diff().drop_nulls() == 1).all(), "no id is missing or out of order"
+
+
+def start_up(run: Cluster, *arguments: str) -> subprocess.Popen[bytes]:
+    """`raven up` with its output in a log, as when it is piped."""
+    run.run("up", "raven.cli.raven", "up", *arguments)
+    return run.processes["up"]
+
+
+def says(run: Cluster, pattern: str, timeout_s: float = 60) -> str:
+    """The first line of `raven up` that matches."""
+    found = wait_until(
+        lambda: re.search(f"^.*{pattern}.*$", run.log("up"), re.MULTILINE), timeout_s, f"{pattern} in:\n{run.log('up')}"
+    )
+    assert isinstance(found, re.Match)
+    return found.group()
+
+
+def nothing_listens(run: Cluster) -> bool:
+    return all(is_free(port) for port in (*run.ports.values(), run.exchange_port))
+
+
+def test_a_killed_service_starts_again_and_none_survives_a_killed_supervisor(tmp_path: Path) -> None:
+    services = ["--only", "binance_spot", "--only", "timebar", "--only", "bars"]
+    with cluster(tmp_path) as run:
+        simulated = ["--simulate", "--simulated-port", str(run.exchange_port)]
+        supervisor = start_up(run, *simulated, *services, "--symbols", "BTCUSDT,SOLUSDT")
+        says(run, "bar_persistence is ok")
+        says(run, "SIMULATED 2 symbols, 2 streaming")
+        assert is_free(run.ports["raven_tibs"]), "it was not asked for"
+        killed = run.status("raven_timebar").pid
+        os.kill(killed, signal.SIGKILL)
+        line = says(run, "raven_timebar was killed by SIGKILL")
+        assert re.search(r"its last log line: \w.*; starting again in \d\.\d s$", line)
+        wait_until(lambda: run.log("up").count("raven_timebar is ok") == 2, 60, "it runs again")
+        assert run.status("raven_timebar").pid != killed
+        supervisor.kill()
+        supervisor.wait()
+        wait_until(lambda: nothing_listens(run), 30, "every service has ended with the supervisor")
+        # what was collected before goes on, and an orderly end is a success
+        second = start_up(run, *simulated, *services)
+        says(run, "Going on with what was collected before: BTCUSDT of BINANCE_SPOT, SOLUSDT of BINANCE_SPOT")
+        wait_until(lambda: run.log("up").count("raven_timebar is ok") == 3, 60, "the second run is up")
+        assert run.terminate("up") == 0, run.log("up")
+        assert second.returncode == 0
+        assert run.log("up").rstrip().endswith("Stopped.")
+        assert nothing_listens(run)
+        assert (run.data / "simulated" / "logs" / "raven_timebar.log").exists()
+
+
+def test_a_service_whose_port_is_taken_meanwhile_is_reported_and_the_others_go_on(tmp_path: Path) -> None:
+    with cluster(tmp_path) as run, socket.socket() as thief:
+        start_up(
+            run, "--simulate", "--simulated-port", str(run.exchange_port), "--only", "binance_spot", "--only", "tibs"
+        )
+        says(run, "raven_tibs is ok")
+        pid = run.status("raven_tibs").pid
+        thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: is_free(run.ports["raven_tibs"]), 5, "its port is free")
+        thief.bind(("127.0.0.1", run.ports["raven_tibs"]))
+        thief.listen()
+        line = says(run, r"raven_tibs ended with exit code 1.*failing", 90)
+        assert str(run.ports["raven_tibs"]) in line, line
+        assert run.status("binance_spot").healthy
+        assert run.terminate("up") == 0
+
+
+def test_what_cannot_begin_says_why_and_fails(tmp_path: Path) -> None:
+    with cluster(tmp_path) as run, socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", run.ports["raven_tibs"] + 1000))
+        taken.listen()
+        assert start_up(run, "--simulate").wait(60) == 1
+        assert f"port {run.ports['raven_tibs'] + 1000} of raven_tibs's metrics (server.port_tibs + 1000)" in run.log(
+            "up"
+        )
+        taken.close()
+        run.simulate("--symbol", "BTCUSDT", "--symbol", "ETHUSDT")
+        services = ["--only", "binance_spot", "--only", "ticks"]
+        assert start_up(run, "--live", *services, "--symbols", "BTCUSDT,ETHUSTD").wait(90) == 1
+        assert "did you mean ETHUSDT" in run.log("up")
+        assert "Stopped." in run.log("up")
+        # what was refused is not wanted later either
+        [entries] = run_list(run, start_up(run, "--live", *services))
+        assert "ETHUSTD" not in entries
+
+
+def run_list(run: Cluster, process: subprocess.Popen[bytes]) -> list[set[str]]:
+    """The symbols that `tick_persistence` collects under a running `raven up`, which is ended."""
+    wait_until(lambda: run.log("up").count("tick_persistence is ok") >= 2 or process.poll() is not None, 60, "it is up")
+    entries = run.ctl("list", "--service", "tick_persistence")
+    assert run.terminate("up") == 0, run.log("up")
+    return [{entry["symbol"] for entry in found} for found in entries.values()]
+
+
+def test_both_venues_side_by_side(tmp_path: Path) -> None:
+    with cluster(tmp_path) as run:
+        start_up(
+            run, "--simulate", "--simulated-port", str(run.exchange_port), "--rate", "200",
+            "--symbols", "BTCUSDT,futures:BTCUSDT",
+        )  # fmt: skip
+        says(run, "SIMULATED 2 symbols, 2 streaming")
+        says(run, "SIMULATED BINANCE_SPOT BTCUSDT 10s")
+        says(run, "SIMULATED BINANCE_FUTURES BTCUSDT 10s")
+        data = run.data / "simulated" / "delta"
+        wait_until(
+            lambda: (data / "trades").exists()
+            and pl.scan_delta(str(data / "trades")).collect().get_column("venue").n_unique() == 2,
+            60, "trades of both venues are stored",
+        )  # fmt: skip
+        assert run.terminate("up", 40) == 0

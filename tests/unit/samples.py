@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
+from raven.batches.instrument import Instrument
 from raven.batches.schema import TRADE_DTYPES
-from raven.batches.selection import Instrument
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -132,7 +132,8 @@ async def test_no_network_is_not_a_blocked_region() -> None:
 )
 async def test_rest_that_cannot_be_reached_fails_at_once_and_says_why(address: str, cause: str) -> None:
     url = f"http://{address}:{closed_port()}"
-    rest = BinanceRest(BinanceSpotSettings(rest_url=url), SPOT)
+    # as a copy, since settings that are loaded refuse an address without a host
+    rest = BinanceRest(BinanceSpotSettings().model_copy(update={"rest_url": url}), SPOT)
     try:
         with pytest.raises(ExchangeError, match=cause) as raised:
             await rest.server_time_ms()

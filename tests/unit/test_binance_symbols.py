@@ -89,6 +89,9 @@ def test_why_there_is_no_such_symbol() -> None:
     assert symbols.why_not("BTCUSDT") == symbols.why_not("OLDUSDT") == ""
     assert symbols.why_not("BTCUSTD").startswith("BTCUSTD is not a symbol of BINANCE_SPOT; did you mean BTCUSDT")
     assert symbols.why_not("XYZ") == "XYZ is not a symbol of BINANCE_SPOT"
+    other = symbols.why_not("BTCUSDT_220325")
+    assert other.endswith("did you mean BTCUSDT? BINANCE_FUTURES has contracts of such names")
+    assert "BINANCE_SPOT" not in known({"BTCUSDT": "TRADING"}, FUTURES).why_not("BTCUSDT_220325")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from raven.batches.batch import Cursor
-from raven.batches.selection import Instrument
+from raven.batches.instrument import Instrument
 from raven.cli.ravenctl import subcommand_first
 from raven.control.plan import SERVICES, downstream_first, resolve, resolve_venue, target_from, target_of
 from raven.control.wanted import USER, WantedFile

@@ -28,8 +28,13 @@ COLUMNS: Final = ("symbol", "trade_id", "ts_event", "price", "quantity", "side")
 ROOTS: Final = {"BINANCE_SPOT": (SPOT, ""), "BINANCE_FUTURES": (FUTURES, "/market")}
 
 
-def market(count: int = COUNT, rate: float = RATE) -> tuple[pl.DataFrame, RecordedMarket]:
+def market(
+    count: int = COUNT, rate: float = RATE, protocol: VenueProtocol = protocols.SPOT
+) -> tuple[pl.DataFrame, RecordedMarket]:
+    """Trades of each symbol, and a market that plays them; spot's times are microseconds, over REST too."""
     trades = pl.concat([made(symbol, count, first_id=1_000) for symbol in SYMBOLS])
+    if protocol is protocols.SPOT:
+        trades = trades.with_columns(pl.col("ts_event") + pl.duration(microseconds=pl.col("trade_id") % 997))
     return trades, RecordedMarket(trades, speed=1.0, rate=rate)
 
 
@@ -85,7 +90,7 @@ FAULTS: Final = {
 async def test_whatever_happens_every_trade_is_there_once_and_in_order(
     tmp_path: Path, name: str, protocol: VenueProtocol
 ) -> None:
-    expected, played = market()
+    expected, played = market(protocol=protocol)
     async with (
         playing(played, FAULTS[name], protocol=protocol) as (exchange, url),
         collecting(tmp_path, url, exchange.rest_url, protocol=protocol, hold_max_s=20) as source,

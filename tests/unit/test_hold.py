@@ -212,6 +212,8 @@ def test_ids_the_venue_does_not_have_are_passed_over():
     ]
     tested.take(btc(12), 3)
     assert tested.held == (BTC,), "what is known to be absent is no excuse for other ids"
+    tested.absent(BTC, 10, 12)
+    assert ids(tested.take(btc(), 3)) == [12], "without any trade to wake it"
 
 
 def test_no_gap_begins_at_a_session():

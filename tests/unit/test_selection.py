@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raven.batches.selection import Instrument, Selection
+from raven.batches.instrument import Instrument
+from raven.batches.selection import Selection
 
 SPOT, FUTURES = "BINANCE_SPOT", "BINANCE_FUTURES"
 NAMES = ["BTCUSDT", "ETHUSDT", "ETHBTC", "币安人生USDT", "BTCUSDT_220325", "1000SATSUSDT"]

@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 
 from raven.batches.batch import BatchMeta, Cursor
+from raven.batches.instrument import Instrument
 from raven.batches.schema import TRADE_SCHEMA, to_record_batch
-from raven.batches.selection import Instrument
 from raven.rpc.subscriptions import SubscriptionTable
 from raven.sinks import sink as sinks
 from raven.sinks.delta import DeltaTradeStore

@@ -12,9 +12,10 @@ from typing import Final
 
 import msgspec
 
-from raven.batches.selection import Instrument
+from raven.batches.instrument import Instrument
 from raven.clock import now_us
 from raven.errors import ExchangeError
+from raven.sources.binance import BINANCE_FUTURES
 from raven.sources.binance.protocol import VenueProtocol
 from raven.sources.binance.rest import BinanceRest
 
@@ -24,7 +25,7 @@ UNKNOWN_MAX_AGE_S: Final = 5.0
 
 _DELIVERING: Final = "DELIVERING"
 _SEPARATORS: Final = re.compile(r"[\s/:._-]+")
-_OTHER_STYLES: Final = re.compile(r"(_?PERP|\.P|_[0-9]{6})$")
+_CONTRACT: Final = re.compile(r"(_?PERP|\.P|_[0-9]{6})$")
 
 
 class _Listing(msgspec.Struct, rename="camel"):
@@ -72,6 +73,8 @@ class SymbolList:
             return ""
         names = nearest(symbol, self.states)
         close = f"; did you mean {', '.join(names)}?" if names else ""
+        if self._protocol.venue != BINANCE_FUTURES and _CONTRACT.search(symbol.upper()):
+            close += f" {BINANCE_FUTURES} has contracts of such names"
         return f"{symbol} is not a symbol of {self._protocol.venue}{close}"
 
     async def matching(self, pattern: str) -> list[str]:
@@ -108,7 +111,7 @@ def read_states(body: bytes) -> dict[str, str]:
 def nearest(symbol: str, known: Collection[str]) -> list[str]:
     """The names most like `symbol`: written otherwise (`btc/usdt`, `BTC-USDT-PERP`), or misspelt; at most three."""
     upper = symbol.upper()
-    candidates = (upper, _bare(upper), _bare(_OTHER_STYLES.sub("", upper)))
+    candidates = (upper, _bare(upper), _bare(_CONTRACT.sub("", upper)))
     found = dict.fromkeys(name for name in candidates if name in known)
     if not found:
         close = (difflib.get_close_matches(name, known, n=3) for name in dict.fromkeys(candidates))

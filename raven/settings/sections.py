@@ -1,26 +1,27 @@
-"""Settings: defaults, then `{RUN_MODE}.toml`, then `local.toml`, then `RAVEN__SECTION__KEY`; later ones win.
-
-The TOML files are looked for in the working directory. An unknown key is an error that names the nearest one.
-"""
+"""What can be set: one class a table of the settings file, each key with its type, default and bounds."""
 
 from __future__ import annotations
 
-import difflib
-import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
 )
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from raven.errors import SettingsError
+from raven.settings.addresses import HTTP, WEBSOCKET, checked_url, parse_address
+from raven.settings.layers import layers
+
+METRICS_PORT_OFFSET = 1000
+MAX_PORT = 65_535
 
 
 class Section(BaseModel):
@@ -29,7 +30,24 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-Port = int
+def _address(text: str) -> str:
+    if text:
+        parse_address(text)
+    return text
+
+
+def _split(value: Any) -> Any:
+    """A list written as `60,300`, or a single number."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return [value] if isinstance(value, int | float) else value
+
+
+Port = Annotated[int, Field(ge=1, le=MAX_PORT - METRICS_PORT_OFFSET)]
+Address = Annotated[str, AfterValidator(_address)]
+WebSocketUrl = Annotated[str, AfterValidator(lambda url: checked_url(url, WEBSOCKET))]
+LIST = BeforeValidator(_split)
+HttpUrl = Annotated[str, AfterValidator(lambda url: checked_url(url, HTTP))]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -42,23 +60,42 @@ class ServerSettings(Section):
 
     host: str = "127.0.0.1"
     metrics_host: str = ""
-    port_binance_spot: Port = Field(50001, ge=1, le=64535)
-    port_binance_futures: Port = Field(50002, ge=1, le=64535)
-    port_timebar_minutes: Port = Field(50051, ge=1, le=64535)
-    port_tibs: Port = Field(50052, ge=1, le=64535)
-    port_tick_persistence: Port = Field(50091, ge=1, le=64535)
-    port_bar_persistence: Port = Field(50092, ge=1, le=64535)
+    port_binance_spot: Port = 50001
+    port_binance_futures: Port = 50002
+    port_timebar_minutes: Port = 50051
+    port_tibs: Port = 50052
+    port_tick_persistence: Port = 50091
+    port_bar_persistence: Port = 50092
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Self:
+        """Two services cannot share a port, nor one serve gRPC where another serves its metrics."""
+        ports = {name: value for name, value in self if name.startswith("port_")}
+        taken: dict[int, str] = {}
+        for name, port in ports.items():
+            if port in taken:
+                raise ValueError(f"{taken[port]} and {name} are both {port}; give each service a port of its own")
+            taken[port] = name
+        for name, port in ports.items():
+            if port + METRICS_PORT_OFFSET in taken:
+                raise ValueError(
+                    f"{taken[port + METRICS_PORT_OFFSET]} is {port + METRICS_PORT_OFFSET}, "
+                    f"where the service of {name} serves its metrics"
+                )
+        return self
 
 
 class UpstreamSettings(Section):
-    """Where a service finds the others, `host:port`; empty: on this machine at the port of `[server]`."""
+    """Where a service finds the others: host, host:port or URL; empty: on this machine. The port is that of `[server]`
+    where none is given.
+    """
 
-    binance_spot: str = ""
-    binance_futures: str = ""
-    raven_timebar: str = ""
-    raven_tibs: str = ""
-    tick_persistence: str = ""
-    bar_persistence: str = ""
+    binance_spot: Address = ""
+    binance_futures: Address = ""
+    raven_timebar: Address = ""
+    raven_tibs: Address = ""
+    tick_persistence: Address = ""
+    bar_persistence: Address = ""
 
 
 class SecuritySettings(Section):
@@ -108,9 +145,9 @@ class BinanceSettings(Section):
     - `symbols_poll_s`: how often the list of symbols is read anew.
     """
 
-    websocket_url: str
-    rest_url: str
-    proxy: SecretStr = SecretStr("")
+    websocket_url: WebSocketUrl
+    rest_url: HttpUrl
+    proxy: SecretStr = SecretStr("")  # it may hold a password
     batch_max_rows: int = Field(8192, ge=1, le=1_000_000)
     batch_max_age_ms: int = Field(25, ge=0, le=10_000)
     stale_s: float = Field(60.0, gt=0)
@@ -125,15 +162,15 @@ class BinanceSettings(Section):
 class BinanceSpotSettings(BinanceSettings):
     """Binance spot."""
 
-    websocket_url: str = "wss://stream.binance.com:9443"
-    rest_url: str = "https://api.binance.com"
+    websocket_url: WebSocketUrl = "wss://stream.binance.com:9443"
+    rest_url: HttpUrl = "https://api.binance.com"
 
 
 class BinanceFuturesSettings(BinanceSettings):
     """Binance USD-M futures. The WebSocket's path is part of the endpoint: the old root connects and stays silent."""
 
-    websocket_url: str = "wss://fstream.binance.com/market"
-    rest_url: str = "https://fapi.binance.com"
+    websocket_url: WebSocketUrl = "wss://fstream.binance.com/market"
+    rest_url: HttpUrl = "https://fapi.binance.com"
 
 
 class JournalSettings(Section):
@@ -156,15 +193,15 @@ class TibsSettings(Section):
     min_imbalance: float = 0.0
     max_ticks: int = 0
     imbalance_bars: bool = True
-    tick_bars: list[int] = []
-    volume_bars: list[float] = []
-    dollar_bars: list[float] = []
+    tick_bars: Annotated[list[int], LIST] = []
+    volume_bars: Annotated[list[float], LIST] = []
+    dollar_bars: Annotated[list[float], LIST] = []
 
 
 class TimebarSettings(Section):
     """Intervals of `raven_timebar`, and how long after its end a quiet symbol's bar waits."""
 
-    seconds: list[int] = [60]
+    seconds: Annotated[list[Annotated[int, Field(ge=1)]], LIST] = [60]
     allowed_lateness_ms: int = Field(2_000, ge=0)
 
 
@@ -223,96 +260,9 @@ class Settings(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - `layers` reads the environment
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """First wins: arguments, environment, local.toml, {RUN_MODE}.toml, defaults."""
-        files = [TomlConfigSettingsSource(settings_cls, path) for path in _files()]
-        return (init_settings, env_settings, *reversed(files))
-
-
-def _files() -> Iterator[Path]:
-    """The settings files in force, weakest first."""
-    mode = os.environ.get("RUN_MODE")
-    if mode:
-        path = Path(f"{mode}.toml")
-        if not path.exists():
-            raise SettingsError(
-                f"RUN_MODE={mode} asks for {path}, which is not in {Path.cwd()}",
-                hint="run from the folder that holds it, or unset RUN_MODE",
-            )
-        yield path
-    if Path("local.toml").exists():
-        yield Path("local.toml")
-
-
-def load(**overrides: Any) -> Settings:
-    """The settings in force; raises SettingsError naming the key, what is wrong with it and the nearest name."""
-    _refuse_unknown_variables()
-    try:
-        return Settings(**overrides)
-    except ValidationError as error:
-        raise SettingsError("; ".join(_explain(item) for item in error.errors())) from error
-    except ValueError as error:  # TOML that does not parse
-        files = ", ".join(str(path) for path in _files()) or "the environment"
-        raise SettingsError(f"settings cannot be read from {files}: {error}") from error
-
-
-class Origin(NamedTuple):
-    """One setting in force: its key, its value (secrets hidden), and where it comes from."""
-
-    key: str
-    value: Any
-    source: str
-
-
-def origins() -> list[Origin]:
-    """Every setting in force and its origin: a file, an environment variable, or `default`. Raises SettingsError."""
-    settings = load()
-    layers: list[tuple[str, dict[str, Any]]] = [
-        (str(path), TomlConfigSettingsSource(Settings, path)()) for path in _files()
-    ]
-    layers.append(("", EnvSettingsSource(Settings)()))
-    return [_origin(key, value, layers) for key, value in _flat(settings.model_dump(mode="json"))]
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def _origin(key: str, value: Any, layers: list[tuple[str, dict[str, Any]]]) -> Origin:
-    for source, values in reversed(layers):
-        if key in dict(_flat(values)):
-            variable = f"RAVEN__{key.replace('.', '__').upper()}"
-            return Origin(key, value, source or variable)
-    return Origin(key, value, "default")
-
-
-def _refuse_unknown_variables() -> None:
-    """A misspelt `RAVEN__…` variable would otherwise be ignored."""
-    for variable in os.environ:
-        if variable.startswith("RAVEN__"):
-            section, _, _ = variable.removeprefix("RAVEN__").lower().partition("__")
-            if section not in Settings.model_fields:
-                raise SettingsError(f"unknown setting {variable}", hint=_nearest(section, list(Settings.model_fields)))
-
-
-def _explain(item: Any) -> str:
-    path = [str(part) for part in item["loc"]]
-    name = ".".join(path)
-    if item["type"] != "extra_forbidden":
-        return f"setting {name}: {item['msg']}"
-    fields: dict[str, Any] = dict(Settings.model_fields)
-    for part in path[:-1]:
-        fields = dict(fields[part].annotation.model_fields)
-    return f"unknown setting {name} ({_nearest(path[-1], list(fields))})"
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
+        return (init_settings, *(layer.source for layer in reversed(layers(settings_cls))))

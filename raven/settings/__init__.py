@@ -1,0 +1,49 @@
+"""Settings: defaults, then `{RUN_MODE}.toml`, then `local.toml`, then `RAVEN__SECTION__KEY`; later ones win.
+
+The TOML files are looked for in the working directory. An unknown key is an error that names the nearest one.
+"""
+
+from raven.settings.loading import Origin, load, nearest, origins
+from raven.settings.sections import (
+    MAX_PORT,
+    METRICS_PORT_OFFSET,
+    BinanceFuturesSettings,
+    BinanceSettings,
+    BinanceSpotSettings,
+    DeltaSettings,
+    InfluxSettings,
+    JournalSettings,
+    LogLevel,
+    Section,
+    SecuritySettings,
+    ServerSettings,
+    Settings,
+    TibsSettings,
+    TimebarSettings,
+    TimescaleSettings,
+    UpstreamSettings,
+)
+
+__all__ = [
+    "MAX_PORT",
+    "METRICS_PORT_OFFSET",
+    "BinanceFuturesSettings",
+    "BinanceSettings",
+    "BinanceSpotSettings",
+    "DeltaSettings",
+    "InfluxSettings",
+    "JournalSettings",
+    "LogLevel",
+    "Origin",
+    "Section",
+    "SecuritySettings",
+    "ServerSettings",
+    "Settings",
+    "TibsSettings",
+    "TimebarSettings",
+    "TimescaleSettings",
+    "UpstreamSettings",
+    "load",
+    "nearest",
+    "origins",
+]

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import signal
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from raven.cli import output
 from raven.errors import InputError
-from raven.sources.simulated.build import build_market, find_venues
-from raven.sources.simulated.exchange import SimulatedExchange
-from raven.sources.simulated.faults import MOST_KINDS, generated_faults, given_faults, usage
+from raven.sources.simulated.fault_kinds import MOST_KINDS, usage
 from raven.sources.simulated.names import NOT_TRADING, symbol_names
-from raven.sources.simulated.served import ExchangeOptions
+
+if TYPE_CHECKING:
+    from raven.sources.simulated.exchange import SimulatedExchange
 
 SIMULATED_PORT = 9443
 FAULT_HELP = f"A fault at a second of the play; repeat for several. Numbers after the colon are defaults: {usage()}."
@@ -53,6 +53,11 @@ def simulate(
 
     What went wrong so far is told at /simulated/faults of its port.
     """
+    from raven.sources.simulated.build import build_market, find_venues  # noqa: PLC0415 - the help need not load them
+    from raven.sources.simulated.exchange import SimulatedExchange  # noqa: PLC0415
+    from raven.sources.simulated.faults import generated_faults, given_faults  # noqa: PLC0415
+    from raven.sources.simulated.served import ExchangeOptions  # noqa: PLC0415
+
     venues = find_venues(venue)
     if play and (len(venues) > 1 or symbols is not None):
         raise InputError(

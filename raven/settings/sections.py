@@ -147,7 +147,7 @@ class BinanceSettings(Section):
 
     websocket_url: WebSocketUrl
     rest_url: HttpUrl
-    proxy: SecretStr = SecretStr("")
+    proxy: SecretStr = SecretStr("")  # it may hold a password
     batch_max_rows: int = Field(8192, ge=1, le=1_000_000)
     batch_max_age_ms: int = Field(25, ge=0, le=10_000)
     stale_s: float = Field(60.0, gt=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -34,6 +35,17 @@ class Rest:
         async with self._session.get(self._url + path, params=texts, headers=headers) as reply:
             self.status, self.headers = reply.status, reply.headers
             return await reply.json()
+
+    async def weight(self, path: str, time_path: str, **params: object) -> int:
+        """What a request adds to the weight used, seen within one minute of the clock."""
+        while True:
+            minute = time.time() // 60
+            await self.get(time_path)
+            before = int(self.headers["X-MBX-USED-WEIGHT-1M"])
+            await self.get(path, **params)
+            assert self.status == 200
+            if time.time() // 60 == minute:
+                return int(self.headers["X-MBX-USED-WEIGHT-1M"]) - before
 
     async def last_id(self, symbol: str = "BTCUSDT") -> int:
         trades = await self.get("/api/v3/trades", symbol=symbol, limit=1)

@@ -131,11 +131,12 @@ class TestConfigCommand:
     def test_secrets_are_hidden_in_urls_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("RAVEN__BINANCE_SPOT__PROXY", "http://me:hidden@proxy:3128")
         monkeypatch.setenv("RAVEN__TIMESCALE__URL", "postgresql://raven:hidden@db/raven")
+        assert "hidden" not in repr(load())
+        monkeypatch.setenv("RAVEN__BINANCE_SPOT__REST_URL", "https://me:hidden@mirror")
         found = self.run()
         assert "hidden" not in json.dumps(found)
-        assert "hidden" not in repr(load())
-        assert {"key": "binance_spot.proxy", "value": "http://me:**********@proxy:3128",
-                "source": "RAVEN__BINANCE_SPOT__PROXY"} in found  # fmt: skip
+        assert {"key": "binance_spot.rest_url", "value": "https://me:**********@mirror",
+                "source": "RAVEN__BINANCE_SPOT__REST_URL"} in found  # fmt: skip
 
     def test_one_key_a_section_a_part_of_a_name(self) -> None:
         assert self.run("timebar.seconds") == [{"key": "timebar.seconds", "value": [60], "source": "default"}]

@@ -17,15 +17,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from raven.errors import InputError
 from raven.sources.simulated import FUTURES, SPOT, ExchangeOptions, GeneratedMarket, RecordedMarket, SimulatedExchange
-from raven.sources.simulated.faults import (
-    KINDS,
-    MOST_KINDS,
-    Fault,
-    Target,
-    generated_faults,
-    given_faults,
-    parse_fault,
-)
+from raven.sources.simulated.fault_kinds import KINDS, MOST_KINDS, Target
+from raven.sources.simulated.faults import Fault, generated_faults, given_faults, parse_fault
 from raven.sources.simulated.limits import AttemptLimit, WeightLimit
 from tests.unit.simulated_clients import START_US, Rest, ask, client, made, running, take
 
@@ -157,9 +150,10 @@ async def test_frames_are_damaged_on_one_connection_and_whole_on_the_other_and_i
 async def test_damage_can_be_of_one_symbol():
     async with (
         running(market(), options=played("skip", 50, symbol="ETHUSDT")) as (exchange, rest),
+        client(exchange, "/ws/btcusdt@trade"),
         client(exchange, "/ws/btcusdt@trade/ethusdt@trade") as ws,
     ):
-        await happened(rest, 1)
+        assert await happened(rest, 1) == ["skip"]
         seen: dict[str, list[int]] = {symbol: [] for symbol in SYMBOLS}
         while len(seen["ETHUSDT"]) < 10:
             (frame,) = await take(ws, 1)
@@ -216,7 +210,7 @@ async def read_to_the_end(ws: ClientConnection, patience_s: float = 1.0) -> int 
 
 async def test_a_stalled_connection_is_silent_and_then_goes_on_without_loss():
     async with (
-        running(market(), options=options("stall@0.3:1s", ping_interval_s=0.2)) as (exchange, rest),
+        running(market(), options=options("stall@0.3:1s", ping_interval_s=0.4)) as (exchange, rest),
         client(exchange, "/ws/btcusdt@trade") as ws,
     ):
         frames, gaps, last = [], [], time.monotonic()
@@ -228,6 +222,19 @@ async def test_a_stalled_connection_is_silent_and_then_goes_on_without_loss():
         ids = [frame["t"] for frame in frames]
         assert ids == list(range(ids[0], ids[0] + 500))
         assert await happened(rest, 1) == ["stall"]
+
+
+async def test_what_a_client_asks_during_a_stall_is_answered_after_it():
+    async with (
+        running(market(), options=options("stall@0.2:1s")) as (exchange, rest),
+        client(exchange, "/ws/btcusdt@trade") as ws,
+    ):
+        assert await happened(rest, 1) == ["stall"]
+        asked = time.monotonic()
+        pong = await ws.ping()
+        assert (await ask(ws, "LIST_SUBSCRIPTIONS"))[-1]["result"] == ["btcusdt@trade"]
+        await asyncio.wait_for(pong, 10)
+        assert time.monotonic() - asked > 0.5
 
 
 async def test_a_stalled_connection_can_be_cut():

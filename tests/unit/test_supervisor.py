@@ -154,7 +154,11 @@ def test_children_end_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
     process.kill()
     process.wait()
     process.stdout.close()
-    orphan.wait(20)  # raises when it is still there
+    try:
+        orphan.wait(20)  # raises when it is still there
+    finally:
+        if orphan.is_running():
+            orphan.kill()
 
 
 class TestLogs:

@@ -16,7 +16,7 @@ from aiohttp.abc import AbstractStreamWriter
 from raven.clock import now_us
 from raven.sources.simulated.control import ControlError, Request, parse, result
 from raven.sources.simulated.damage import Damage
-from raven.sources.simulated.frames import BlockFrames, Style, Wanted
+from raven.sources.simulated.frames import FIN_PONG, FIN_TEXT, BlockFrames, Style, Wanted, one_frame
 from raven.sources.simulated.venue import Venue
 
 _LOG: Final = logging.getLogger("raven.simulated")
@@ -69,6 +69,11 @@ class Connection:
         is_open = self._transport is not None and not self._transport.is_closing() and not self._socket.closed
         return is_open and self._wanted is not None
 
+    def reads(self, symbol: str) -> bool:
+        """Whether it is subscribed to a stream of `symbol`; if that is empty, to any."""
+        kinds = () if self._wanted is None else self._wanted.symbols
+        return any(not symbol or symbol in symbols for _, symbols in kinds)
+
     async def serve(self, request: web.Request, streams: Iterable[str]) -> web.WebSocketResponse:
         """Upgrade the request, subscribe to `streams`, and answer until either side closes."""
         self._writer = await self._socket.prepare(request)
@@ -96,7 +101,7 @@ class Connection:
     def deliver(self, frames: BlockFrames, start: int, stop: int) -> None:
         """Send what it wants of the rows start <= row < stop: the one place every market-data frame passes.
 
-        Frames are written to the transport at once and whole, so that what aiohttp writes itself (pings, answers)
+        Frames are written to the transport at once and whole, so that what aiohttp writes itself (pings, closing)
         falls between two frames.
         """
         if self._wanted is None or not self.is_reader:
@@ -153,18 +158,17 @@ class Connection:
         """Tell the client that the connection will close, and close it so much later."""
         event = {"e": "serverShutdown", "E": now_us() // 1_000}
         message = {"stream": "!serverShutdown", "data": event} if self._style.combined else event
-        try:
-            await self._flowing.wait()
-            await self._socket.send_str(json.dumps(message, separators=(",", ":")))
-            await asyncio.sleep(seconds)
-            await self.close(WSCloseCode.GOING_AWAY, "server shutdown")
-        except ConnectionError:
-            _LOG.info("a client left while its server shut down")
+        self._send(json.dumps(message, separators=(",", ":")))
+        await asyncio.sleep(seconds)
+        await self.close(WSCloseCode.GOING_AWAY, "server shutdown")
 
     def release(self) -> None:
         """Send what damage held back: nothing more is played."""
         for damage, _ in self._damages:
             self._write(b"".join(damage.held()))
+
+    def _send(self, text: str) -> None:
+        self._write(one_frame(FIN_TEXT, text.encode()))
 
     def _write(self, data: memoryview | bytes) -> None:
         if not data or self._transport is None or self._transport.is_closing():
@@ -185,7 +189,6 @@ class Connection:
     async def _listen(self) -> None:
         while True:
             message = await self._socket.receive()
-            await self._flowing.wait()
             if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.PING, WSMsgType.PONG):
                 return
             if self._is_too_fast():
@@ -194,11 +197,11 @@ class Connection:
             if message.type is WSMsgType.PONG:
                 self._last_pong_s = time.monotonic()
             elif message.type is WSMsgType.PING:
-                await self._socket.pong(message.data)
+                self._write(one_frame(FIN_PONG, message.data))
             elif message.type is WSMsgType.TEXT:
-                await self._answer(message.data)
+                self._answer(message.data)
             else:
-                await self._socket.send_str(ControlError(3, "Invalid JSON: expected text").reply())
+                self._send(ControlError(3, "Invalid JSON: expected text").reply())
 
     def _is_too_fast(self) -> bool:
         now = time.monotonic()
@@ -207,16 +210,16 @@ class Connection:
         self._message_times.append(now)
         return is_too_fast
 
-    async def _answer(self, text: str) -> None:
+    def _answer(self, text: str) -> None:
         try:
             request = parse(text)
             self._check_room(request)
         except ControlError as error:
-            await self._socket.send_str(error.reply())
+            self._send(error.reply())
             return
         if request.method == "UNSUBSCRIBE":  # before the answer, so that nothing comes after it
             self._unsubscribe(request.params)
-        await self._socket.send_str(result(self._value(request), request.id))
+        self._send(result(self._value(request), request.id))
         if request.method == "SUBSCRIBE":  # after the answer, so that nothing comes before it
             self._subscribe(request.params)
 

@@ -15,7 +15,8 @@ from raven.sources.simulated.market import Ints
 
 _FIELD: Final = re.compile(r"<(\w+)>")
 _EXACT: Final = pl.Decimal(38, 8)
-_FIN_TEXT: Final = 0x81
+FIN_TEXT: Final = 0x81
+FIN_PONG: Final = 0x8A
 TWO_BYTE_LENGTH: Final = 126
 
 
@@ -113,6 +114,16 @@ class BlockFrames:
         return encode(frames.get_column("text"), frames.get_column("row").to_numpy())
 
 
+def one_frame(first_byte: int, payload: bytes) -> bytes:
+    """A single unmasked WebSocket frame of any length (RFC 6455 §5.2); `first_byte` is FIN_TEXT or FIN_PONG."""
+    length = len(payload)
+    if length < TWO_BYTE_LENGTH:
+        return bytes((first_byte, length)) + payload
+    if length < 1 << 16:
+        return bytes((first_byte, TWO_BYTE_LENGTH)) + length.to_bytes(2, "big") + payload
+    return bytes((first_byte, TWO_BYTE_LENGTH + 1)) + length.to_bytes(8, "big") + payload
+
+
 def encode(payloads: pl.Series, rows: Ints) -> Wire:
     """Texts as unmasked, unfragmented WebSocket text frames (RFC 6455 §5.2); a text has at most 65,535 bytes."""
     length = payloads.str.len_bytes().cast(pl.Int64)
@@ -127,7 +138,7 @@ def encode(payloads: pl.Series, rows: Ints) -> Wire:
     offsets = offsets - offsets[0]
     lengths, starts = length.to_numpy(), offsets[:-1]
     is_short = lengths < TWO_BYTE_LENGTH
-    data[starts] = _FIN_TEXT
+    data[starts] = FIN_TEXT
     data[starts + 1] = np.where(is_short, lengths, TWO_BYTE_LENGTH)
     long_starts, long_lengths = starts[~is_short], lengths[~is_short]
     data[long_starts + 2] = long_lengths >> 8

@@ -14,7 +14,8 @@ from aiohttp import WSCloseCode
 
 from raven.sources.simulated.connection import Connection
 from raven.sources.simulated.damage import Damage
-from raven.sources.simulated.faults import Fault, Target
+from raven.sources.simulated.fault_kinds import Target
+from raven.sources.simulated.faults import Fault
 from raven.sources.simulated.player import Player
 from raven.sources.simulated.rest_faults import RestFaults
 from raven.sources.simulated.symbols import Symbols
@@ -79,9 +80,8 @@ class Misbehaviour:
                 await _break(victim, fault)
 
     async def _victim(self, fault: Fault) -> Connection:
-        while not (readers := self._player.readers()):
-            await self._player.has_readers()
-            await asyncio.sleep(0)  # one that is about to end may still count as one
+        while not (readers := [one for one in self._player.readers() if one.reads(fault.symbol)]):
+            await self._player.next_change()
         return readers[int(fault.share * len(readers))]
 
     async def _change(self, fault: Fault) -> None:

@@ -36,6 +36,7 @@ class Player:
         self._venue = venue
         self._now_times = now_times
         self._has_readers = asyncio.Event()
+        self._change = asyncio.Event()
         self._codes = {symbol: code for code, symbol in enumerate(market.listings)}
         self._began_us: int | None = None
         now = now_us()
@@ -59,9 +60,9 @@ class Player:
         """The connections that are subscribed to a played stream, in the order they were opened."""
         return [connection for connection in self.connections if connection.is_reader]
 
-    async def has_readers(self) -> None:
-        """Wait until there is one."""
-        await self._has_readers.wait()
+    async def next_change(self) -> None:
+        """Wait until a connection's subscriptions change."""
+        await self._change.wait()
 
     def time_us(self) -> int:
         """The market's own time."""
@@ -75,6 +76,8 @@ class Player:
 
     def readers_changed(self) -> None:
         """To be called when a connection's subscriptions have changed."""
+        self._change.set()
+        self._change = asyncio.Event()
         if any(connection.is_reader for connection in self.connections):
             self._has_readers.set()
         else:

@@ -9,6 +9,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 import raven
+from raven.batches.schema import ORIGIN_REST
 from raven.journal import JournalReader
 from tests.e2e.cluster import Cluster, cluster, wait_until
 from tests.e2e.conftest import ARCHIVE, TRADES, Tables, collect, tables, until_stored
@@ -40,7 +41,7 @@ def test_aggregators_and_sinks_killed_in_the_middle(tmp_path: Path, shared_data:
     assert_frame_equal(disturbed.tibs, undisturbed.tibs, rel_tol=1e-12)
 
 
-def test_source_killed_in_the_middle(tmp_path: Path, shared_data: Path) -> None:
+def test_source_killed_in_the_middle(tmp_path: Path, shared_data: Path, undisturbed: Tables) -> None:
     with cluster(tmp_path) as run:
         run.simulate("--play", str(shared_data / ARCHIVE), "--rate", "6000")
         run.start()
@@ -50,19 +51,39 @@ def test_source_killed_in_the_middle(tmp_path: Path, shared_data: Path) -> None:
         folder = run.data / f"binance_spot-{run.ports['binance_spot']}"
         journaled = [entry.meta.sequence for entry in JournalReader(folder).entries()]
         run.start("binance_spot")
+        until_stored(run)
+        disturbed = tables(run)
+        status = run.status("binance_spot")
+    entries = list(JournalReader(folder).entries())
+    assert [entry.meta.sequence for entry in entries][: len(journaled)] == journaled, "what was journaled is intact"
+    assert not any(entry.meta.gaps for entry in entries)
+    recorded = pl.concat(raven.replay(folder))
+    assert recorded.get_column("trade_id").to_list() == disturbed.trades.get_column("trade_id").to_list()
+
+    healed = recorded.filter(pl.col("origin") == ORIGIN_REST).height
+    assert 0 < healed == status.counters["healed_rows"], "what was traded while it was down is fetched"
+    assert status.subscriptions[0].gaps == 0
+    assert_frame_equal(disturbed.trades.drop("origin"), undisturbed.trades.drop("origin"))
+    assert_frame_equal(disturbed.time_bars, undisturbed.time_bars, rel_tol=1e-12)
+    assert_frame_equal(disturbed.tibs, undisturbed.tibs, rel_tol=1e-12)
+
+
+def test_source_down_for_too_long_leaves_one_gap_and_bars_that_say_so(tmp_path: Path, shared_data: Path) -> None:
+    with cluster(tmp_path, RAVEN__BINANCE_SPOT__HOLD_MAX_S="0") as run:
+        run.simulate("--play", str(shared_data / ARCHIVE), "--rate", "6000")
+        run.start()
+        collect(run)
+        wait_until(lambda: run.counter("binance_spot", "rows") >= 30_000, 60, "30,000 rows received")
+        restart(run, "binance_spot")
         last_id = 109_344_068 + TRADES - 1
         wait_until(lambda: run.table("trades").get_column("trade_id").max() == last_id, 90, "the last trade is stored")
         wait_until(
             lambda: run.table("time_bars").get_column("last_trade_id").max() == last_id, 30, "the last bar is stored"
         )
         trades, bars = run.table("trades").sort("trade_id"), run.table("time_bars").sort("open_time")
+        folder = run.data / f"binance_spot-{run.ports['binance_spot']}"
         gaps = [gap for entry in JournalReader(folder).entries() for gap in entry.meta.gaps]
         status = run.status("binance_spot")
-    kept = [entry.meta.sequence for entry in JournalReader(folder).entries()]
-    assert kept[: len(journaled)] == journaled, "what was journaled before the kill is intact"
-    recorded = pl.concat(raven.replay(folder))
-    assert recorded.get_column("trade_id").to_list() == trades.get_column("trade_id").to_list()
-
     ids = trades.get_column("trade_id")
     jumps = trades.select(after=pl.col("trade_id").shift(1), before=pl.col("trade_id")).filter(
         pl.col("before") - pl.col("after") > 1

@@ -1,4 +1,4 @@
-"""`raven`: everything on one machine, the simulated exchange, importing recordings."""
+"""`raven`: everything on one machine, the simulated exchange, importing and replaying recordings."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 
 from raven.cli import output
 from raven.cli.config import config
+from raven.cli.replay import replay
 from raven.cli.simulate import SIMULATED_PORT, simulate
 from raven.cli.token import token
 from raven.control.plan import resolve
@@ -19,6 +20,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Raven: trade
 app.command()(simulate)
 app.command()(config)
 app.command()(token)
+app.command()(replay)
 
 
 @app.command()

@@ -56,7 +56,7 @@ class ControlService:
         requester = request.requester or USER
         async with self._turn:
             new = [one for one in instruments if one not in self._wanted.entries]
-            place = self._hub.place if self._hub is not None else None
+            place = self._hub.session_start if self._hub is not None else None
             for one in instruments:
                 self._wanted.add(one, requester, session_start=place, joining=self._component.upstreams_of(venue))
             self._wanted.save()

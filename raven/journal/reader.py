@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from raven.errors import JournalError
 from raven.journal.folder import IDENTITY_FILE, read_identity, segment_paths
+from raven.journal.ids import highest_ids
 from raven.journal.segment import DamagedSegmentError, Entry, Segment, sequence_before
 
 
@@ -30,11 +31,27 @@ class JournalReader:
     @property
     def schema(self) -> pa.Schema:
         """The Arrow schema of the newest batches; raises JournalError while the journal holds none."""
+        return self._newest().schema
+
+    def tail_ids(self) -> dict[str, int]:
+        """The highest trade id ever appended per symbol, silent and dropped ones included; empty for bars.
+
+        Raises JournalError while the journal holds no batch.
+        """
+        return highest_ids(self._newest())
+
+    def span_us(self) -> tuple[int, int]:
+        """When the oldest and the newest batch held were appended (UTC, microseconds); raises as `tail_ids` does."""
+        last_us = self._newest().last()[1]
+        return next((entry.meta.appended_us for entry in self.entries()), last_us), last_us
+
+    def _newest(self) -> Segment:
+        """The newest segment with a whole batch, bounded to its whole batches."""
         for path in reversed(segment_paths(self.path)):
-            try:
-                return Segment(path).schema
-            except DamagedSegmentError:  # being made right now, or torn: the one before it is whole
-                continue
+            segment = Segment(path)
+            segment.find_end()
+            if segment.batches:  # else it is being made right now, or torn: the one before it is whole
+                return segment
         raise JournalError(f"the journal {self.path} holds no batch yet")
 
     def entries(self, after: int = 0, *, start_us: int | None = None, end_us: int | None = None) -> Iterator[Entry]:

@@ -24,10 +24,21 @@ DISK_CHUNK: Final = 64
 
 
 class Hub:
-    """One journal and everyone who follows it. `tail_bytes` bounds the memory of the live tail."""
+    """One journal and everyone who follows it. `tail_bytes` bounds the memory of the live tail.
 
-    def __init__(self, journal: Journal, *, tail_bytes: int = 16 * 2**20, telemetry: Telemetry | None = None) -> None:
+    `is_replay`: what is published is the past, and whoever asks for a symbol means all of it.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        *,
+        is_replay: bool = False,
+        tail_bytes: int = 16 * 2**20,
+        telemetry: Telemetry | None = None,
+    ) -> None:
         self.journal = journal
+        self._is_replay = is_replay
         self._telemetry = telemetry
         self._tail: list[Entry] = []
         self._tail_after = journal.last_sequence  # every entry after this one is in the tail
@@ -45,6 +56,11 @@ class Hub:
     def place(self) -> Cursor:
         """Just after the newest published batch."""
         return Cursor(self.journal.id, self.last_sequence)
+
+    @property
+    def session_start(self) -> Cursor:
+        """Just before the first batch of a symbol that is asked for now."""
+        return Cursor(self.journal.id, 0) if self._is_replay else self.place
 
     async def publish(self, batch: pa.RecordBatch, meta: BatchMeta) -> Entry:
         """Append durably, then show it to the subscribers; raises JournalError when it cannot be stored.

@@ -19,7 +19,7 @@ from raven.control.components import Component
 from raven.control.handler import ControlService
 from raven.control.plan import SERVICES, port_of, target_of
 from raven.control.wanted import WantedFile
-from raven.errors import RavenError
+from raven.errors import InputError, RavenError
 from raven.files import FolderLock
 from raven.journal import Journal, JournalOptions
 from raven.rpc.access import Access, is_local
@@ -31,6 +31,8 @@ from raven.rpc.subscriptions import SubscriptionTable
 from raven.services.upkeep import keep_journal, report_health, watch_disk
 from raven.settings import MAX_PORT, METRICS_PORT_OFFSET, LogLevel, Settings, load
 from raven.telemetry import MetricsServer, Telemetry, catch_loop_problems, catch_problems, set_up_logging
+
+REPLAY_KEY = "replay"
 
 HostOption = Annotated[str | None, typer.Option(help="Address to bind.")]
 PortOption = Annotated[
@@ -52,15 +54,30 @@ class Environment:
     telemetry: Telemetry
     wanted: WantedFile
 
-    def open_hub(self, schema: pa.Schema) -> Hub:
-        """The service's own journal and its subscribers; raises JournalError when it cannot be opened."""
+    def open_hub(self, schema: pa.Schema, *, replay: str = "") -> Hub:
+        """The service's own journal and its subscribers; `replay` says what is replayed into it, if anything.
+
+        Raises JournalError when it cannot be opened, InputError when something else was put into it: what is
+        collected and what is replayed never mix.
+        """
         limits = self.settings.journal
         options = JournalOptions(
             segment_bytes=limits.segment_bytes,
             max_bytes=limits.max_bytes,
             retention_s=limits.retention_h * 3600,
         )
-        return Hub(Journal.open(self.folder, schema, options=options), telemetry=self.telemetry)
+        journal = Journal.open(self.folder, schema, options=options)
+        held = journal.last_segment_metadata.get(REPLAY_KEY, "")
+        if journal.last_sequence and held != replay:
+            journal.close()
+            what, instead = (f"a replay of {one}" if one else "what was collected live" for one in (held, replay))
+            raise InputError(
+                f"the journal {self.folder} holds {what}, not {instead}",
+                hint="choose another data folder, or remove that one if it is not needed any more",
+            )
+        if replay:
+            journal.set_segment_metadata({REPLAY_KEY: replay})
+        return Hub(journal, is_replay=bool(replay), telemetry=self.telemetry)
 
     def follow(self, upstream: str, consumer: Consumer) -> Follower:
         """A follower of the service `upstream`, under this service's name; SettingsError when it would refuse."""
@@ -96,11 +113,14 @@ class Service:
 
 def main(
     name: str, build: Callable[[Environment], Service], *, host: str | None, port: int | None,
-    log_level: LogLevel | None = None,
+    log_level: LogLevel | None = None, settings: Settings | None = None,
 ) -> None:  # fmt: skip
-    """Run the service `name` until SIGINT or SIGTERM; exits 1 with the reason when it cannot run."""
+    """Run the service `name` until SIGINT or SIGTERM; exits 1 with the reason when it cannot run.
+
+    `settings`: other ones than those in force.
+    """
     try:
-        settings = load()
+        settings = settings or load()
     except RavenError as error:
         sys.stderr.write(f"{name}: {error}\n")
         raise SystemExit(1) from None

@@ -58,12 +58,12 @@ def wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any
 class Cluster:
     """Services and a simulated exchange; `stop` ends every process it started."""
 
-    def __init__(self, folder: Path, **environment: str) -> None:
+    def __init__(self, folder: Path, *, data: str = "data", **environment: str) -> None:
         self.folder = folder
         base = free_base()
         self.ports = {name: base + i for i, name in enumerate(MODULES)}
         self.exchange_port = base + 9
-        self.data = folder / "data"
+        self.data = folder / data
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("RAVEN__")},
@@ -102,6 +102,11 @@ class Cluster:
     def simulate(self, *arguments: str) -> None:
         self.run("simulate", "raven.cli.raven", "simulate", "--port", str(self.exchange_port), *arguments)
         wait_until(lambda: not is_free(self.exchange_port), 60, f"the exchange listens; log:\n{self.log('simulate')}")
+
+    def replay(self, *arguments: str, name: str = "binance_spot") -> None:
+        """Replay recordings in the place of the source `name`; the cluster's data folder must be named replay."""
+        self.run(name, "raven.cli.raven", "replay", *arguments)
+        wait_until(lambda: self.answers(name), 60, f"the replay answers; log:\n{self.log(name)}")
 
     def ctl(self, *arguments: str, code: int | None = 0) -> Any:
         """Run ravenctl with --json; its parsed output."""
@@ -162,9 +167,9 @@ class Cluster:
 
 
 @contextmanager
-def cluster(folder: Path, **environment: str) -> Iterator[Cluster]:
+def cluster(folder: Path, *, data: str = "data", **environment: str) -> Iterator[Cluster]:
     """A cluster that is ended whatever happens."""
-    made = Cluster(folder, **environment)
+    made = Cluster(folder, data=data, **environment)
     try:
         yield made
     finally:

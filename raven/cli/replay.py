@@ -1,0 +1,115 @@
+"""`raven replay`: yesterday once more, through the services."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
+
+from raven.cli import output
+from raven.cli.simulate import parse_speed
+from raven.clock import utc
+from raven.control.plan import VENUES, port_of, resolve_venue
+from raven.errors import InputError
+from raven.settings import load
+
+if TYPE_CHECKING:
+    from raven.sources.replay import Recording
+    from raven.sources.replay.source import Report
+
+
+def replay(
+    path: Annotated[
+        list[Path], typer.Argument(help="Journal folders, or archives, captures, Parquet: all that import takes.")
+    ],
+    venue: Annotated[
+        str, typer.Option(help=f"Of files that do not tell theirs: {', '.join(VENUES)}, or spot or futures.")
+    ] = "",
+    symbol: Annotated[list[str] | None, typer.Option("--symbol", "-s", help="Replay only these; repeat.")] = None,
+    start: Annotated[str, typer.Option(help="Replay trades from this time on, such as 2026-01-31T12:00 (UTC).")] = "",
+    end: Annotated[str, typer.Option(help="Replay trades before this time.")] = "",
+    speed: Annotated[
+        str, typer.Option(help="1 for the pace it was recorded at, N for N times as fast, max for at once.")
+    ] = "1",
+    once: Annotated[bool, typer.Option("--once", help="End when every consumer has acknowledged all of it.")] = False,
+    host: Annotated[str | None, typer.Option(help="Address to bind.")] = None,
+    port: Annotated[int | None, typer.Option(help="gRPC port; default: that of the venue's source.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Data folder; default `replay` below the one in the settings.")
+    ] = None,
+) -> None:
+    """Stream recordings in the place of their venue's source, for aggregators and sinks with data folders apart.
+
+    It begins when the first symbol is wanted. A replay that is started again goes on where it was.
+    """
+    from raven.services.replay import serve, settings_of_replay  # noqa: PLC0415 - other commands need not load it
+    from raven.sources.replay import Choice, open_recording  # noqa: PLC0415
+
+    chosen = Choice(frozenset(name.strip().upper() for name in symbol or ()), _us(start), _us(end))
+    pace = parse_speed(speed)
+    settings = settings_of_replay(load(), data)
+    with output.progress("reading", enabled=True):
+        recording = open_recording(path, venue=resolve_venue(venue) if venue else None, choice=chosen, speed=pace)
+    name = VENUES[recording.venue]
+    folder = settings.data / f"{name}-{port or port_of(settings, name)}"
+    if folder.resolve() in {one.resolve() for one in path}:
+        raise InputError(f"{folder} is where this replay is journaled", hint="choose another --data")
+    listed = ", ".join(recording.symbols[:5]) + (" …" if len(recording.symbols) > 5 else "")
+    output.console.print(
+        f"Replaying {recording.name} as {name}: {listed}, {_shown(recording.first_us)} to {_shown(recording.last_us)}"
+    )
+    output.console.print("It begins when a symbol is wanted. In the terminals of its consumers, and of ravenctl:")
+    output.console.print(f"export RAVEN__DATA={settings.data}", soft_wrap=True)
+    with _progress(recording) as report:
+        serve(recording, settings, host=host, port=port, speed=pace, once=once, report=report)
+
+
+def _us(time_: str) -> int | None:
+    return int(utc(time_).timestamp() * 1e6) if time_ else None
+
+
+def _shown(time_us: int) -> str:
+    return datetime.fromtimestamp(time_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+class _Line:
+    """A line that tells rows, the recorded time, and how fast that goes by."""
+
+    def __init__(self, bar: Progress, recording: Recording) -> None:
+        self._bar = bar
+        self._first_us = recording.first_us
+        total_us = max(1, recording.last_us - recording.first_us)
+        self._task = bar.add_task("replay", total=total_us, rows=0, at="waiting for a symbol", speed=0.0)
+        self._rows = 0
+        self._began: tuple[float, int] | None = None
+
+    def report(self, rows: int, at_us: int) -> None:
+        """Show what one batch adds."""
+        began_s, began_us = self._began = self._began or (time.monotonic(), at_us)
+        self._rows += rows
+        speed = (at_us - began_us) / 1e6 / max(1e-3, time.monotonic() - began_s)
+        self._bar.update(self._task, completed=at_us - self._first_us, rows=self._rows, at=_shown(at_us), speed=speed)
+
+
+@contextmanager
+def _progress(recording: Recording) -> Iterator[Report]:
+    """A line on standard error, of a terminal only."""
+    errors = Console(stderr=True)
+    if not errors.is_terminal:
+        yield lambda rows, at_us: None  # noqa: ARG005
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.fields[rows]:,} rows  {task.fields[at]}  x{task.fields[speed]:,.1f}"),
+        BarColumn(),
+        TaskProgressColumn(),
+    )
+    with Progress(*columns, console=errors, transient=True) as bar:
+        yield _Line(bar, recording).report

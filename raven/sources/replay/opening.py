@@ -1,0 +1,83 @@
+"""What is to be replayed: the recordings at the paths that a user names, checked before anything begins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from raven.batches.schema import SCHEMA_VERSION, TRADE_SCHEMA
+from raven.errors import InputError
+from raven.journal import JournalReader
+from raven.sources.binance import BINANCE_SPOT
+from raven.sources.binance.protocol import FUTURES, SPOT
+from raven.sources.recordings.kinds import RecordingKind, describe
+from raven.sources.replay.files import FileRecording
+from raven.sources.replay.journals import JournalRecording
+from raven.sources.replay.recording import Choice, Recording
+
+_EVENTS: Final = {protocol.venue: protocol.event for protocol in (SPOT, FUTURES)}
+"""The series a source of the venue collects: another one has ids of its own, and would be taken for it."""
+
+
+def open_recording(
+    paths: Sequence[Path], *, venue: str | None = None, choice: Choice | None = None, speed: float | None = None
+) -> Recording:
+    """What of the recordings at `paths` is to be replayed at `speed` (None: as fast as it is read).
+
+    `venue` is for recordings that do not tell theirs; without it those are of spot. Raises InputError or
+    JournalError when a path cannot be read to its end, when they do not belong to one venue, or when there is nothing
+    of the chosen symbols or time.
+    """
+    choice = choice or Choice()
+    if choice.start_us is not None and choice.end_us is not None and choice.start_us >= choice.end_us:
+        raise InputError("the start of the replay is not before its end", hint="--start and --end are times in UTC")
+    described = [describe(path) for path in paths]
+    found = _venue({str(one.path): one.venue for one in described}, venue)
+    journals = [one.path for one in described if one.kind is RecordingKind.JOURNAL]
+    if journals and len(journals) < len(described):
+        raise InputError(
+            "journals and files cannot be replayed together", hint="`raven import` makes a journal of files"
+        )
+    if journals:
+        readers = [_reader(path) for path in journals]
+        identity = _identity([f"journal {reader.id}" for reader in readers], choice)
+        return JournalRecording(readers, choice, venue=found, identity=identity)
+    files = [f"{one.path.name} ({one.path.stat().st_size} bytes)" for one in described]
+    return FileRecording(
+        paths, choice, venue=found, event=_EVENTS[found], identity=_identity(files, choice), speed=speed
+    )
+
+
+def _venue(told: dict[str, str | None], wanted: str | None) -> str:
+    venues = {venue: path for path, venue in told.items() if venue is not None}
+    if len(venues) > 1:
+        listed = ", ".join(f"{path} is of {venue}" for venue, path in venues.items())
+        raise InputError(f"a source has one venue, and {listed}", hint="replay each venue on its own")
+    for venue, path in venues.items():
+        if wanted not in (None, venue):
+            raise InputError(f"{path} is of {venue}, not of {wanted}")
+    return wanted or next(iter(venues), BINANCE_SPOT)
+
+
+def _reader(path: Path) -> JournalReader:
+    reader = JournalReader(path)
+    schema = reader.schema
+    version = (schema.metadata or {}).get(b"raven.schema_version", b"").decode()
+    if version != SCHEMA_VERSION or not schema.equals(TRADE_SCHEMA):
+        raise InputError(
+            f"{path} is a journal of another version: its schema version is {version!r}, not {SCHEMA_VERSION!r}",
+            hint="replay it with the Raven that wrote it",
+        )
+    return reader
+
+
+def _identity(recordings: Sequence[str], choice: Choice) -> str:
+    parts = [" and ".join(recordings)]
+    if choice.symbols:
+        parts.append(f"of {', '.join(sorted(choice.symbols))}")
+    for word, time_us in (("from", choice.start_us), ("until", choice.end_us)):
+        if time_us is not None:
+            parts.append(f"{word} {datetime.fromtimestamp(time_us / 1e6, UTC).isoformat()}")
+    return " ".join(parts)

@@ -41,6 +41,23 @@ def test_a_span_of_append_times(tmp_path):
                 ]
 
 
+def test_last_ids_and_times_while_it_is_written(tmp_path, shared_data):
+    clock = Clock()
+    with Journal.open(tmp_path, SCHEMA, options=JournalOptions(segment_bytes=2**20), now_us=clock) as journal:
+        with pytest.raises(JournalError, match="holds no batch yet"):
+            JournalReader(tmp_path).tail_ids()
+        for now_us, batch in enumerate(archive_batches(shared_data, 5000), 100):
+            clock.now_us = now_us
+            entry = journal.append(batch, BatchMeta())
+            if entry.meta.sequence % 5 == 1:
+                assert JournalReader(tmp_path).tail_ids() == journal.tail_ids()
+                assert JournalReader(tmp_path).span_us() == (100, now_us)
+        torn = tmp_path / "99999999999999999999.arrows"
+        torn.write_bytes(b"a segment being made")
+        assert JournalReader(tmp_path).span_us() == (100, now_us)
+        torn.unlink()
+
+
 def test_entries_go_on_to_what_is_appended_meanwhile(tmp_path):
     with Journal.open(tmp_path, SCHEMA, options=JournalOptions(segment_bytes=3000)) as journal:
         append_many(journal, 1)

@@ -16,6 +16,7 @@ from raven.batches.sequence import check_sequence
 from raven.errors import InputError
 from raven.sources.binance import TradeEvent
 from raven.sources.recordings import iter_trades
+from raven.sources.replay.merging import merge_by_time
 from raven.sources.replay.recording import Choice, Recorded
 
 BATCH_ROWS: Final = 8_192
@@ -23,22 +24,25 @@ BATCH_AGE_US: Final = 25_000
 
 
 class FileRecording:
-    """Files of trades of `venue`, in the order given; see Recording. All are read through once, so that what is
-    wrong with them is said before anything is replayed: raises InputError.
+    """Files of trades of `venue`; see Recording.
+
+    `series`: the files of one symbol, or of None where a file may hold several. They are read one after the other as
+    they are given, the series side by side. All are read through once, so that what is wrong with them is said before
+    anything is replayed: raises InputError.
 
     A batch ends at BATCH_ROWS rows, and where there is a `speed`, after what at that speed are BATCH_AGE_US.
     A place is a number of rows.
     """
 
     def __init__(
-        self, paths: Sequence[Path], choice: Choice, *, venue: str, event: TradeEvent, identity: str,
-        speed: float | None,
+        self, series: Mapping[str | None, Sequence[Path]], choice: Choice, *, venue: str, event: TradeEvent,
+        identity: str, speed: float | None,
     ) -> None:  # fmt: skip
         self.venue = venue
-        self.name = ", ".join(path.name for path in paths)
+        self.name = ", ".join(path.name for paths in series.values() for path in paths)
         self.identity = identity
         self._id = sha256(identity.encode()).hexdigest()[:32]
-        self._paths = list(paths)
+        self._series = dict(series)
         self._choice = choice
         self._event: TradeEvent = event
         self._age_us = None if speed is None else max(1, int(BATCH_AGE_US * speed))
@@ -63,7 +67,13 @@ class FileRecording:
 
     def _trades(self, rows: int) -> Iterator[pl.DataFrame]:
         only = next(iter(self._choice.symbols)) if len(self._choice.symbols) == 1 else None
-        return iter_trades(*self._paths, batch_rows=rows, venue=self.venue, symbol=only, event=self._event)
+        series = [
+            iter_trades(
+                *paths, batch_rows=rows, venue=self.venue, symbol=only if named is None else None, event=self._event
+            )
+            for named, paths in self._series.items()
+        ]
+        return series[0] if len(series) == 1 else merge_by_time(series, rows)
 
     def batches(self, after: Cursor | None, last_ids: Mapping[str, int]) -> Iterator[Recorded]:
         """See Recording; rows whose ids were there before are left out, missing ids are gaps."""

@@ -12,6 +12,7 @@ from raven.errors import InputError
 from raven.journal import JournalReader
 from raven.sources.binance import BINANCE_SPOT
 from raven.sources.binance.protocol import FUTURES, SPOT
+from raven.sources.recordings.kinds import Recording as Described
 from raven.sources.recordings.kinds import RecordingKind, describe
 from raven.sources.replay.files import FileRecording
 from raven.sources.replay.journals import JournalRecording
@@ -45,9 +46,16 @@ def open_recording(
         identity = _identity([f"journal {reader.id}" for reader in readers], choice)
         return JournalRecording(readers, choice, venue=found, identity=identity)
     files = [f"{one.path.name} ({one.path.stat().st_size} bytes)" for one in described]
-    return FileRecording(
-        paths, choice, venue=found, event=_EVENTS[found], identity=_identity(files, choice), speed=speed
-    )
+    identity = _identity(files, choice)
+    return FileRecording(_series(described), choice, venue=found, event=_EVENTS[found], identity=identity, speed=speed)
+
+
+def _series(described: Sequence[Described]) -> dict[str | None, list[Path]]:
+    """The paths of each symbol where all files name one: those of different symbols are of the same time."""
+    by_symbol: dict[str | None, list[Path]] = {}
+    for one in described:
+        by_symbol.setdefault(one.symbol, []).append(one.path)
+    return {None: [one.path for one in described]} if None in by_symbol else by_symbol
 
 
 def _venue(told: dict[str, str | None], wanted: str | None) -> str:

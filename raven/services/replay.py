@@ -31,7 +31,7 @@ def build(
     source = ReplaySource(
         recording, hub, speed=speed, once=once, telemetry=environment.telemetry, report=report
     )  # fmt: skip
-    return Service(SourceComponent(source, environment.wanted), hub, [source.run])
+    return Service(SourceComponent(source, environment.wanted), hub, [source.run], facts=source.facts)
 
 
 def serve(

@@ -66,6 +66,9 @@ EVENTS: Final[Mapping[str, Event]] = {
     "id_epoch": Event("error", "The exchange numbers the trades of a symbol anew; it goes on with the new ids."),
     "gap": Event("error", "Trades were not received: the ids between `after_id` and `before_id`."),
     "dead_frames": Event("warning", "Messages could not be decoded; they are in the dead-letter file.", repeats=True),
+    # a recording in the place of the exchange
+    "replayed": Event("info", "A recording was replayed to its end."),
+    "recording_hole": Event("error", "Batches of a recording were dropped by its journal while it was replayed."),
     # upstreams
     "upstream_connected": Event("info", "Following another service.", ends="upstream_lost"),
     "upstream_lost": Event(

@@ -170,7 +170,7 @@ class TestFiles:
         recording = open_recording([parquet])
         found = list(recording.batches(None, {}))
         assert [one.batch.num_rows for one in found] == [8_192, 8_192, 8_191, 5_420]
-        assert [gap for one in found for gap in one.meta.gaps] == [Gap("BTCUSDT", 9_999, 10_005)]
+        assert [gap for one in found for gap in one.meta.gaps] == [Gap("BTCUSDT", 9_999, 10_005, reason="not recorded")]
         assert [one.duplicates for one in found] == [0, 0, 1, 0]
         for one in found:
             assert one.meta.watermark_us == one.due_us == to_frame(one.batch)["ts_event"].dt.epoch("us").max()
@@ -262,7 +262,7 @@ class TestPublishing:
             source.want({"BTCUSDT": None})
             assert source.is_acknowledged("BTCUSDT")
             await until(lambda: hub.journal.last_sequence >= 3, run)
-            source.leave(["BTCUSDT"])
+            await source.leave(["BTCUSDT"])
             await asyncio.sleep(0.05)
             stopped_at = hub.journal.last_sequence
             await asyncio.sleep(0.2)

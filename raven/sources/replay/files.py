@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import numpy as np
 import polars as pl
 
@@ -92,9 +93,8 @@ class FileRecording:
                 checked = check_sequence(fresh, last_ids)
                 last_ids = checked.last_ids
                 if checked.accepted.height:
-                    meta = BatchMeta(
-                        watermark_us=watermark_us, gaps=checked.gaps, input=(self.venue, Cursor(self._id, place))
-                    )
+                    gaps = tuple(msgspec.structs.replace(gap, reason="not recorded") for gap in checked.gaps)
+                    meta = BatchMeta(watermark_us=watermark_us, gaps=gaps, input=(self.venue, Cursor(self._id, place)))
                     batch = to_record_batch(checked.accepted, self._schema)
                     yield Recorded(batch, meta, watermark_us, checked.duplicates)
 

@@ -93,7 +93,7 @@ class ReplaySource:
         if self.is_over:
             self._tell_over()
 
-    def leave(self, symbols: Sequence[str]) -> None:
+    async def leave(self, symbols: Sequence[str]) -> None:
         """Let it rest when nothing is wanted any more."""
         self._wanted.difference_update(symbols)
         if not self._wanted:
@@ -156,10 +156,13 @@ class ReplaySource:
             telemetry.add("duplicate_rows", recorded.duplicates)
         if meta.gaps:
             self.facts.observe_gaps(self.venue, meta.gaps)
-            telemetry.add("gaps", len(meta.gaps))
-            telemetry.add("missing_ids", sum(gap.missing_ids for gap in meta.gaps))
+            for gap in meta.gaps:
+                telemetry.add("gaps", reason=gap.reason)
+                telemetry.add("missing_ids", gap.missing_ids)
         if recorded.hole is not None:
-            telemetry.error("hole", "batches of the recording were dropped while it was read", hole=recorded.hole)
+            telemetry.error(
+                "recording_hole", "batches of the recording were dropped while it was read", hole=recorded.hole
+            )
         if meta.watermark_us is not None:
             telemetry.set("watermark_us", meta.watermark_us)
         if entry.rows:

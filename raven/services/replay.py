@@ -28,9 +28,7 @@ def build(
     """The recording as a source over a journal of its own."""
     schema = stream_schema(TRADE_SCHEMA, kind="trades", venue=recording.venue)
     hub = environment.open_hub(schema, replay=recording.identity)
-    source = ReplaySource(
-        recording, hub, speed=speed, once=once, telemetry=environment.telemetry, report=report
-    )  # fmt: skip
+    source = ReplaySource(recording, hub, speed=speed, once=once, telemetry=environment.telemetry, report=report)
     return Service(SourceComponent(source, environment.wanted), hub, [source.run], facts=source.facts)
 
 

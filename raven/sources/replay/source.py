@@ -13,8 +13,8 @@ from itertools import islice
 from typing import Final
 
 from raven.batches.batch import Cursor
+from raven.batches.instrument import Instrument
 from raven.batches.schema import to_frame
-from raven.batches.selection import Instrument
 from raven.clock import monotonic_ns
 from raven.rpc.hub import Hub
 from raven.rpc.pb import control_pb2

@@ -18,7 +18,7 @@ from raven.cli.simulate import parse_speed
 from raven.clock import utc
 from raven.control.plan import VENUES, port_of, resolve_venue
 from raven.errors import InputError
-from raven.settings import load
+from raven.settings import MAX_PORT, METRICS_PORT_OFFSET, load
 
 if TYPE_CHECKING:
     from raven.sources.replay import Recording
@@ -40,7 +40,10 @@ def replay(
     ] = "1",
     once: Annotated[bool, typer.Option("--once", help="End when every consumer has acknowledged all of it.")] = False,
     host: Annotated[str | None, typer.Option(help="Address to bind.")] = None,
-    port: Annotated[int | None, typer.Option(help="gRPC port; default: that of the venue's source.")] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(help="gRPC port; default: that of the venue's source.", min=1, max=MAX_PORT - METRICS_PORT_OFFSET),
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Data folder; default `replay` below the one in the settings.")
     ] = None,

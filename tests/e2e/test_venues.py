@@ -20,7 +20,11 @@ SINKS = ("tick_persistence", "bar_persistence")
 def collected(run: Cluster, *arguments: str) -> dict[str, list[tuple[str, str]]]:
     """(venue, symbol) by service, as `list` shows them."""
     answer = run.ctl("list", *arguments)
-    return {name: [(entry["venue"], entry["symbol"]) for entry in entries] for name, entries in answer.items()}
+    return {
+        name: [(entry["venue"], entry["symbol"]) for entry in entries]
+        for name, entries in answer.items()
+        if isinstance(entries, list)  # else why the service does not answer
+    }
 
 
 def stored_trades(run: Cluster, venue: str) -> pl.DataFrame:

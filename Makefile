@@ -23,10 +23,10 @@ check: $(VENV)/.dev ## format, lint, types, layers, unit and property tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q -n 2 tests/unit
+	$(BIN)/pytest -q -n 4 --dist worksteal tests/unit
 
 test: $(VENV)/.dev tools ## all tests, real processes and real recorded data included
-	$(BIN)/pytest -q -n 2 tests/unit
+	$(BIN)/pytest -q -n 4 --dist worksteal tests/unit
 	$(BIN)/pytest -q tests/e2e
 
 format: $(VENV)/.dev

@@ -136,7 +136,7 @@ async def test_refused_streams_do_not_take_the_others_with_them(
 
 async def test_a_request_without_an_answer_breaks_the_connection_and_foreign_answers_are_none() -> None:
     async with Exchange().running() as exchange:
-        exchange.acknowledge_after_s = 60
+        exchange.acknowledge_after_s = 3
         taker = Taker(spot(exchange.url, connect_timeout_s=0.5))
         async with taker.running(["BTCUSDT"]):
             await until(lambda: exchange.clients and exchange.clients[0].message_times)

@@ -79,6 +79,15 @@ def count(number: float) -> str:
     return f"{number:,.0f}"
 
 
+def size(number_bytes: float) -> str:
+    """A number of bytes in the unit that suits it."""
+    for unit in ("B", "KiB", "MiB"):
+        if number_bytes < 1024:
+            return f"{number_bytes:.0f} {unit}"
+        number_bytes /= 1024
+    return f"{number_bytes:.1f} GiB"
+
+
 def duration(seconds: float) -> str:
     """A duration in words short enough for a table."""
     if seconds < 1:

@@ -149,4 +149,5 @@ class SubscriptionTable:
             venue=venue, symbol=symbol, state=state, message=message, wanted_by=wanted_by, rows=facts.rows,
             last_trade_id=facts.last_id, last_event_us=facts.last_us, last_price=facts.last_price, gaps=facts.gaps,
             missing_ids=facts.missing_ids, duplicates=facts.duplicates, late=facts.late, pattern=pattern,
+            healed=facts.healed, waits_for=facts.waits_for, first_seen_us=facts.first_seen_us,
         )  # fmt: skip

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from raven.rpc.pb import market_data_pb2 as raven_dot_v1_dot_market__data__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16raven/v1/control.proto\x12\x08raven.v1\x1a\x1araven/v1/market_data.proto\"\xb4\x01\n\x0cSymbolResult\x12\r\n\x05venue\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.raven.v1.SymbolState\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\'\n\rsession_start\x18\x05 \x01(\x0b\x32\x10.raven.v1.Cursor\x12%\n\x0bsession_end\x18\x06 \x01(\x0b\x32\x10.raven.v1.Cursor\"Q\n\x0cStartRequest\x12\x0f\n\x07symbols\x18\x01 \x03(\t\x12\x11\n\trequester\x18\x02 \x01(\t\x12\x0e\n\x06wait_s\x18\x03 \x01(\x01\x12\r\n\x05venue\x18\x04 \x01(\t\"8\n\rStartResponse\x12\'\n\x07results\x18\x01 \x03(\x0b\x32\x16.raven.v1.SymbolResult\"@\n\x0bStopRequest\x12\x0f\n\x07symbols\x18\x01 \x03(\t\x12\x11\n\trequester\x18\x02 \x01(\t\x12\r\n\x05venue\x18\x03 \x01(\t\"7\n\x0cStopResponse\x12\'\n\x07results\x18\x01 \x03(\x0b\x32\x16.raven.v1.SymbolResult\"\x1f\n\x0eStopAllRequest\x12\r\n\x05\x66orce\x18\x01 \x01(\x08\"\r\n\x0bListRequest\"\xae\x02\n\x0cSubscription\x12\r\n\x05venue\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.raven.v1.SymbolState\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x11\n\twanted_by\x18\x05 \x03(\t\x12\x0c\n\x04rows\x18\x06 \x01(\x03\x12\x15\n\rlast_trade_id\x18\x07 \x01(\x03\x12\x15\n\rlast_event_us\x18\x08 \x01(\x03\x12\x12\n\nlast_price\x18\t \x01(\x01\x12\x0c\n\x04gaps\x18\n \x01(\x03\x12\x13\n\x0bmissing_ids\x18\x0b \x01(\x03\x12\x12\n\nduplicates\x18\x0c \x01(\x03\x12\x0c\n\x04late\x18\r \x01(\x03\x12\x0f\n\x07matches\x18\x0e \x01(\x03\x12\x0f\n\x07pattern\x18\x0f \x01(\t\"=\n\x0cListResponse\x12-\n\rsubscriptions\x18\x01 \x03(\x0b\x32\x16.raven.v1.Subscription\"\x88\x01\n\x04Link\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x11\n\tconnected\x18\x03 \x01(\x08\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12 \n\x06\x63ursor\x18\x05 \x01(\x0b\x32\x10.raven.v1.Cursor\x12\x0e\n\x06lag_us\x18\x06 \x01(\x03\x12\x0e\n\x06needed\x18\x07 \x01(\x08\"\x0f\n\rStatusRequest\"\xc2\x02\n\x0eStatusResponse\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0b\n\x03pid\x18\x03 \x01(\x03\x12\x12\n\nstarted_us\x18\x04 \x01(\x03\x12\x0f\n\x07healthy\x18\x05 \x01(\x08\x12\x10\n\x08problems\x18\x06 \x03(\t\x12-\n\rsubscriptions\x18\x07 \x03(\x0b\x32\x16.raven.v1.Subscription\x12\x1d\n\x05links\x18\x08 \x03(\x0b\x32\x0e.raven.v1.Link\x12\x38\n\x08\x63ounters\x18\t \x03(\x0b\x32&.raven.v1.StatusResponse.CountersEntry\x12\x11\n\tsimulated\x18\n \x01(\x08\x1a/\n\rCountersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"!\n\rForgetRequest\x12\x10\n\x08\x63onsumer\x18\x01 \x01(\t\"\x1f\n\x0e\x46orgetResponse\x12\r\n\x05known\x18\x01 \x01(\x08*\xe6\x01\n\x0bSymbolState\x12\x1c\n\x18SYMBOL_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16SYMBOL_STATE_STREAMING\x10\x01\x12\x18\n\x14SYMBOL_STATE_WAITING\x10\x02\x12\x1b\n\x17SYMBOL_STATE_CONNECTING\x10\x03\x12\x18\n\x14SYMBOL_STATE_REFUSED\x10\x04\x12\x18\n\x14SYMBOL_STATE_STOPPED\x10\x05\x12\x1b\n\x17SYMBOL_STATE_NOT_WANTED\x10\x06\x12\x15\n\x11SYMBOL_STATE_KEPT\x10\x07\x32\xe8\x02\n\x07\x43ontrol\x12\x38\n\x05Start\x12\x16.raven.v1.StartRequest\x1a\x17.raven.v1.StartResponse\x12\x35\n\x04Stop\x12\x15.raven.v1.StopRequest\x1a\x16.raven.v1.StopResponse\x12;\n\x07StopAll\x12\x18.raven.v1.StopAllRequest\x1a\x16.raven.v1.StopResponse\x12\x35\n\x04List\x12\x15.raven.v1.ListRequest\x1a\x16.raven.v1.ListResponse\x12;\n\x06Status\x12\x17.raven.v1.StatusRequest\x1a\x18.raven.v1.StatusResponse\x12;\n\x06\x46orget\x12\x17.raven.v1.ForgetRequest\x1a\x18.raven.v1.ForgetResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16raven/v1/control.proto\x12\x08raven.v1\x1a\x1araven/v1/market_data.proto\"\xb4\x01\n\x0cSymbolResult\x12\r\n\x05venue\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.raven.v1.SymbolState\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\'\n\rsession_start\x18\x05 \x01(\x0b\x32\x10.raven.v1.Cursor\x12%\n\x0bsession_end\x18\x06 \x01(\x0b\x32\x10.raven.v1.Cursor\"Q\n\x0cStartRequest\x12\x0f\n\x07symbols\x18\x01 \x03(\t\x12\x11\n\trequester\x18\x02 \x01(\t\x12\x0e\n\x06wait_s\x18\x03 \x01(\x01\x12\r\n\x05venue\x18\x04 \x01(\t\"8\n\rStartResponse\x12\'\n\x07results\x18\x01 \x03(\x0b\x32\x16.raven.v1.SymbolResult\"@\n\x0bStopRequest\x12\x0f\n\x07symbols\x18\x01 \x03(\t\x12\x11\n\trequester\x18\x02 \x01(\t\x12\r\n\x05venue\x18\x03 \x01(\t\"7\n\x0cStopResponse\x12\'\n\x07results\x18\x01 \x03(\x0b\x32\x16.raven.v1.SymbolResult\"\x1f\n\x0eStopAllRequest\x12\r\n\x05\x66orce\x18\x01 \x01(\x08\"\r\n\x0bListRequest\"\xe8\x02\n\x0cSubscription\x12\r\n\x05venue\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.raven.v1.SymbolState\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x11\n\twanted_by\x18\x05 \x03(\t\x12\x0c\n\x04rows\x18\x06 \x01(\x03\x12\x15\n\rlast_trade_id\x18\x07 \x01(\x03\x12\x15\n\rlast_event_us\x18\x08 \x01(\x03\x12\x12\n\nlast_price\x18\t \x01(\x01\x12\x0c\n\x04gaps\x18\n \x01(\x03\x12\x13\n\x0bmissing_ids\x18\x0b \x01(\x03\x12\x12\n\nduplicates\x18\x0c \x01(\x03\x12\x0c\n\x04late\x18\r \x01(\x03\x12\x0f\n\x07matches\x18\x0e \x01(\x03\x12\x0f\n\x07pattern\x18\x0f \x01(\t\x12\x0e\n\x06healed\x18\x10 \x01(\x03\x12\x11\n\twaits_for\x18\x11 \x01(\x03\x12\x15\n\rfirst_seen_us\x18\x12 \x01(\x03\"=\n\x0cListResponse\x12-\n\rsubscriptions\x18\x01 \x03(\x0b\x32\x16.raven.v1.Subscription\"\x88\x01\n\x04Link\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x11\n\tconnected\x18\x03 \x01(\x08\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12 \n\x06\x63ursor\x18\x05 \x01(\x0b\x32\x10.raven.v1.Cursor\x12\x0e\n\x06lag_us\x18\x06 \x01(\x03\x12\x0e\n\x06needed\x18\x07 \x01(\x08\"\x0f\n\rStatusRequest\"\xaa\x03\n\x0eStatusResponse\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0b\n\x03pid\x18\x03 \x01(\x03\x12\x12\n\nstarted_us\x18\x04 \x01(\x03\x12\x0f\n\x07healthy\x18\x05 \x01(\x08\x12\x10\n\x08problems\x18\x06 \x03(\t\x12-\n\rsubscriptions\x18\x07 \x03(\x0b\x32\x16.raven.v1.Subscription\x12\x1d\n\x05links\x18\x08 \x03(\x0b\x32\x0e.raven.v1.Link\x12\x38\n\x08\x63ounters\x18\t \x03(\x0b\x32&.raven.v1.StatusResponse.CountersEntry\x12\x11\n\tsimulated\x18\n \x01(\x08\x12\x36\n\x07metrics\x18\x0b \x03(\x0b\x32%.raven.v1.StatusResponse.MetricsEntry\x1a/\n\rCountersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"!\n\rForgetRequest\x12\x10\n\x08\x63onsumer\x18\x01 \x01(\t\"\x1f\n\x0e\x46orgetResponse\x12\r\n\x05known\x18\x01 \x01(\x08*\xe6\x01\n\x0bSymbolState\x12\x1c\n\x18SYMBOL_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16SYMBOL_STATE_STREAMING\x10\x01\x12\x18\n\x14SYMBOL_STATE_WAITING\x10\x02\x12\x1b\n\x17SYMBOL_STATE_CONNECTING\x10\x03\x12\x18\n\x14SYMBOL_STATE_REFUSED\x10\x04\x12\x18\n\x14SYMBOL_STATE_STOPPED\x10\x05\x12\x1b\n\x17SYMBOL_STATE_NOT_WANTED\x10\x06\x12\x15\n\x11SYMBOL_STATE_KEPT\x10\x07\x32\xe8\x02\n\x07\x43ontrol\x12\x38\n\x05Start\x12\x16.raven.v1.StartRequest\x1a\x17.raven.v1.StartResponse\x12\x35\n\x04Stop\x12\x15.raven.v1.StopRequest\x1a\x16.raven.v1.StopResponse\x12;\n\x07StopAll\x12\x18.raven.v1.StopAllRequest\x1a\x16.raven.v1.StopResponse\x12\x35\n\x04List\x12\x15.raven.v1.ListRequest\x1a\x16.raven.v1.ListResponse\x12;\n\x06Status\x12\x17.raven.v1.StatusRequest\x1a\x18.raven.v1.StatusResponse\x12;\n\x06\x46orget\x12\x17.raven.v1.ForgetRequest\x1a\x18.raven.v1.ForgetResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,8 +34,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_STATUSRESPONSE_COUNTERSENTRY']._loaded_options = None
   _globals['_STATUSRESPONSE_COUNTERSENTRY']._serialized_options = b'8\001'
-  _globals['_SYMBOLSTATE']._serialized_start=1477
-  _globals['_SYMBOLSTATE']._serialized_end=1707
+  _globals['_STATUSRESPONSE_METRICSENTRY']._loaded_options = None
+  _globals['_STATUSRESPONSE_METRICSENTRY']._serialized_options = b'8\001'
+  _globals['_SYMBOLSTATE']._serialized_start=1639
+  _globals['_SYMBOLSTATE']._serialized_end=1869
   _globals['_SYMBOLRESULT']._serialized_start=65
   _globals['_SYMBOLRESULT']._serialized_end=245
   _globals['_STARTREQUEST']._serialized_start=247
@@ -51,21 +53,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTREQUEST']._serialized_start=544
   _globals['_LISTREQUEST']._serialized_end=557
   _globals['_SUBSCRIPTION']._serialized_start=560
-  _globals['_SUBSCRIPTION']._serialized_end=862
-  _globals['_LISTRESPONSE']._serialized_start=864
-  _globals['_LISTRESPONSE']._serialized_end=925
-  _globals['_LINK']._serialized_start=928
-  _globals['_LINK']._serialized_end=1064
-  _globals['_STATUSREQUEST']._serialized_start=1066
-  _globals['_STATUSREQUEST']._serialized_end=1081
-  _globals['_STATUSRESPONSE']._serialized_start=1084
-  _globals['_STATUSRESPONSE']._serialized_end=1406
-  _globals['_STATUSRESPONSE_COUNTERSENTRY']._serialized_start=1359
-  _globals['_STATUSRESPONSE_COUNTERSENTRY']._serialized_end=1406
-  _globals['_FORGETREQUEST']._serialized_start=1408
-  _globals['_FORGETREQUEST']._serialized_end=1441
-  _globals['_FORGETRESPONSE']._serialized_start=1443
-  _globals['_FORGETRESPONSE']._serialized_end=1474
-  _globals['_CONTROL']._serialized_start=1710
-  _globals['_CONTROL']._serialized_end=2070
+  _globals['_SUBSCRIPTION']._serialized_end=920
+  _globals['_LISTRESPONSE']._serialized_start=922
+  _globals['_LISTRESPONSE']._serialized_end=983
+  _globals['_LINK']._serialized_start=986
+  _globals['_LINK']._serialized_end=1122
+  _globals['_STATUSREQUEST']._serialized_start=1124
+  _globals['_STATUSREQUEST']._serialized_end=1139
+  _globals['_STATUSRESPONSE']._serialized_start=1142
+  _globals['_STATUSRESPONSE']._serialized_end=1568
+  _globals['_STATUSRESPONSE_COUNTERSENTRY']._serialized_start=1473
+  _globals['_STATUSRESPONSE_COUNTERSENTRY']._serialized_end=1520
+  _globals['_STATUSRESPONSE_METRICSENTRY']._serialized_start=1522
+  _globals['_STATUSRESPONSE_METRICSENTRY']._serialized_end=1568
+  _globals['_FORGETREQUEST']._serialized_start=1570
+  _globals['_FORGETREQUEST']._serialized_end=1603
+  _globals['_FORGETRESPONSE']._serialized_start=1605
+  _globals['_FORGETRESPONSE']._serialized_end=1636
+  _globals['_CONTROL']._serialized_start=1872
+  _globals['_CONTROL']._serialized_end=2232
 # @@protoc_insertion_point(module_scope)

@@ -88,7 +88,7 @@ class ListRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Subscription(_message.Message):
-    __slots__ = ("venue", "symbol", "state", "message", "wanted_by", "rows", "last_trade_id", "last_event_us", "last_price", "gaps", "missing_ids", "duplicates", "late", "matches", "pattern")
+    __slots__ = ("venue", "symbol", "state", "message", "wanted_by", "rows", "last_trade_id", "last_event_us", "last_price", "gaps", "missing_ids", "duplicates", "late", "matches", "pattern", "healed", "waits_for", "first_seen_us")
     VENUE_FIELD_NUMBER: _ClassVar[int]
     SYMBOL_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -104,6 +104,9 @@ class Subscription(_message.Message):
     LATE_FIELD_NUMBER: _ClassVar[int]
     MATCHES_FIELD_NUMBER: _ClassVar[int]
     PATTERN_FIELD_NUMBER: _ClassVar[int]
+    HEALED_FIELD_NUMBER: _ClassVar[int]
+    WAITS_FOR_FIELD_NUMBER: _ClassVar[int]
+    FIRST_SEEN_US_FIELD_NUMBER: _ClassVar[int]
     venue: str
     symbol: str
     state: SymbolState
@@ -119,7 +122,10 @@ class Subscription(_message.Message):
     late: int
     matches: int
     pattern: str
-    def __init__(self, venue: _Optional[str] = ..., symbol: _Optional[str] = ..., state: _Optional[_Union[SymbolState, str]] = ..., message: _Optional[str] = ..., wanted_by: _Optional[_Iterable[str]] = ..., rows: _Optional[int] = ..., last_trade_id: _Optional[int] = ..., last_event_us: _Optional[int] = ..., last_price: _Optional[float] = ..., gaps: _Optional[int] = ..., missing_ids: _Optional[int] = ..., duplicates: _Optional[int] = ..., late: _Optional[int] = ..., matches: _Optional[int] = ..., pattern: _Optional[str] = ...) -> None: ...
+    healed: int
+    waits_for: int
+    first_seen_us: int
+    def __init__(self, venue: _Optional[str] = ..., symbol: _Optional[str] = ..., state: _Optional[_Union[SymbolState, str]] = ..., message: _Optional[str] = ..., wanted_by: _Optional[_Iterable[str]] = ..., rows: _Optional[int] = ..., last_trade_id: _Optional[int] = ..., last_event_us: _Optional[int] = ..., last_price: _Optional[float] = ..., gaps: _Optional[int] = ..., missing_ids: _Optional[int] = ..., duplicates: _Optional[int] = ..., late: _Optional[int] = ..., matches: _Optional[int] = ..., pattern: _Optional[str] = ..., healed: _Optional[int] = ..., waits_for: _Optional[int] = ..., first_seen_us: _Optional[int] = ...) -> None: ...
 
 class ListResponse(_message.Message):
     __slots__ = ("subscriptions",)
@@ -150,7 +156,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ("service", "version", "pid", "started_us", "healthy", "problems", "subscriptions", "links", "counters", "simulated")
+    __slots__ = ("service", "version", "pid", "started_us", "healthy", "problems", "subscriptions", "links", "counters", "simulated", "metrics")
     class CountersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -158,6 +164,13 @@ class StatusResponse(_message.Message):
         key: str
         value: int
         def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class MetricsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
@@ -168,6 +181,7 @@ class StatusResponse(_message.Message):
     LINKS_FIELD_NUMBER: _ClassVar[int]
     COUNTERS_FIELD_NUMBER: _ClassVar[int]
     SIMULATED_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
     service: str
     version: str
     pid: int
@@ -178,7 +192,8 @@ class StatusResponse(_message.Message):
     links: _containers.RepeatedCompositeFieldContainer[Link]
     counters: _containers.ScalarMap[str, int]
     simulated: bool
-    def __init__(self, service: _Optional[str] = ..., version: _Optional[str] = ..., pid: _Optional[int] = ..., started_us: _Optional[int] = ..., healthy: _Optional[bool] = ..., problems: _Optional[_Iterable[str]] = ..., subscriptions: _Optional[_Iterable[_Union[Subscription, _Mapping]]] = ..., links: _Optional[_Iterable[_Union[Link, _Mapping]]] = ..., counters: _Optional[_Mapping[str, int]] = ..., simulated: _Optional[bool] = ...) -> None: ...
+    metrics: _containers.ScalarMap[str, float]
+    def __init__(self, service: _Optional[str] = ..., version: _Optional[str] = ..., pid: _Optional[int] = ..., started_us: _Optional[int] = ..., healthy: _Optional[bool] = ..., problems: _Optional[_Iterable[str]] = ..., subscriptions: _Optional[_Iterable[_Union[Subscription, _Mapping]]] = ..., links: _Optional[_Iterable[_Union[Link, _Mapping]]] = ..., counters: _Optional[_Mapping[str, int]] = ..., simulated: _Optional[bool] = ..., metrics: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class ForgetRequest(_message.Message):
     __slots__ = ("consumer",)

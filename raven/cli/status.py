@@ -1,0 +1,102 @@
+"""The tables of `ravenctl list` and `ravenctl status`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from rich.markup import escape
+
+from raven.cli import output
+from raven.clock import now_us
+from raven.errors import UpstreamError
+from raven.rpc.pb import control_pb2
+
+COUNTED: Final = {
+    "gaps": "gaps",
+    "missing ids": "missing_ids",
+    "healed": "healed_rows",
+    "waiting": "held_rows",
+    "duplicates": "duplicate_rows",
+    "late": "late_rows",
+    "dead frames": "dead_frames",
+    "reconnects": "reconnects",
+    "bars": "bars",
+    "stored": "stored_rows",
+    "retries": "retries",
+}
+"""Columns of the second table of `status`, and the counters they show."""
+
+
+def collections_table(results: Mapping[str, Sequence[control_pb2.Subscription] | UpstreamError]) -> bool:
+    """Each symbol that is collected, by service; False and nothing printed when there is none."""
+    rows = [
+        _collection_row(name, entry)
+        for name, answer in results.items()
+        if not isinstance(answer, UpstreamError)
+        for entry in answer
+    ]
+    columns = ("service", "venue", "symbol", "state", "rows>", "last id>", "age>", "missing ids>", "wanted by", "")
+    if rows:
+        output.table("Collections", columns, rows)
+    return bool(rows)
+
+
+def _collection_row(name: str, entry: control_pb2.Subscription) -> list[str]:
+    wanted_by = ", ".join(entry.wanted_by) + (f" ({entry.pattern})" if entry.pattern else "")
+    return [
+        name,
+        entry.venue,
+        escape(entry.symbol),
+        output.state_text(entry.state),
+        output.count(entry.rows) if not entry.matches else "",
+        str(entry.last_trade_id or ""),
+        output.duration(max(0, now_us() - entry.last_event_us) / 1e6) if entry.last_event_us else "",
+        output.count(entry.missing_ids) if entry.missing_ids else "",
+        wanted_by,
+        escape(entry.message),
+    ]
+
+
+def status_tables(results: Mapping[str, control_pb2.StatusResponse | UpstreamError]) -> None:
+    """How each service is, and what its counters tell."""
+    columns = ("service", "state", "up", "symbols>", "rows>", "lag>", "age>", "queue>", "journal>", "disk left>", "")
+    output.table("Services", columns, [_service_row(name, answer) for name, answer in results.items()])
+    counted = [
+        [name, *(_counter(answer, counter) for counter in COUNTED.values()), _offset(answer)]
+        for name, answer in results.items()
+        if isinstance(answer, control_pb2.StatusResponse) and answer.subscriptions
+    ]
+    if counted:
+        output.console.print()
+        output.table("Since they started", ("service", *(f"{name}>" for name in COUNTED), "clock offset>"), counted)
+
+
+def _service_row(name: str, answer: control_pb2.StatusResponse | UpstreamError) -> list[str]:
+    if isinstance(answer, UpstreamError):
+        return [name, "[dim]not running[/]", *[""] * 9]
+    entries = [entry for entry in answer.subscriptions if not entry.matches]  # a pattern's symbols speak for it
+    health = "[green]ok[/]" if answer.healthy else "[red]unhealthy[/]"
+    newest_us = max((entry.last_event_us for entry in entries), default=0)
+    counters = answer.counters
+    return [
+        name,
+        health if entries else "[dim]idle[/]",
+        output.duration((now_us() - answer.started_us) / 1e6),
+        str(len(entries)),
+        output.count(sum(entry.rows for entry in entries)),
+        output.duration(max(link.lag_us for link in answer.links) / 1e6) if entries and answer.links else "",
+        output.duration(max(0, now_us() - newest_us) / 1e6) if newest_us else "",
+        output.count(counters.get("pending_rows", 0)),
+        output.size(counters["journal_bytes"]) if "journal_bytes" in counters else "",
+        output.duration(counters["disk_left_s"]) if "disk_left_s" in counters else "",
+        escape("; ".join(answer.problems)),
+    ]
+
+
+def _counter(answer: control_pb2.StatusResponse, counter: str) -> str:
+    return output.count(answer.counters[counter]) if answer.counters.get(counter) else ""
+
+
+def _offset(answer: control_pb2.StatusResponse) -> str:
+    return f"{answer.counters['clock_offset_ms']} ms" if "clock_offset_ms" in answer.counters else ""

@@ -14,9 +14,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
+import polars as pl
 import pytest
 
+import raven
 from tests.e2e.cluster import MODULES, is_free, wait_until
 from tests.e2e.conftest import ARCHIVE
 
@@ -24,7 +27,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-PORTS = [50001, 50051, 50052, 50091, 50092, 9443]
+PORTS = [50001, 50002, 50051, 50052, 50091, 50092, 9443]
 
 
 def blocks() -> list[tuple[str, str]]:
@@ -43,57 +46,105 @@ def free_ports() -> None:
     assert not taken, f"the README's ports are taken: {taken}"
 
 
+class Run:
+    """The README's services in a folder of their own, as its block starts them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        [services] = [text for language, text in blocks() if language == "sh" and "source .venv" in text]
+        self.process = background(services, folder, "services.log")
+
+    def end(self) -> None:
+        end(self.process)
+        wait_until(lambda: all(is_free(port) for port in PORTS), 30, "all services end")
+
+
+def background(command: str, folder: Path, log_name: str, **environment: str) -> subprocess.Popen[bytes]:
+    with (folder / log_name).open("wb") as log:
+        return subprocess.Popen(
+            ["bash", "-c", f"{command}\nwait"], cwd=folder, stdout=log, stderr=log, start_new_session=True,
+            env={
+                **os.environ, "RAVEN__DELTA__FLUSH_S": "1",
+                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **environment,
+            },
+        )  # fmt: skip
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> Iterator[Path]:
-    """A folder in which the services of the README's block run."""
+def run(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> Iterator[Run]:
     free_ports()
     folder = tmp_path_factory.mktemp("readme")
     shutil.copy(shared_data / ARCHIVE, folder / "BTCUSDT-trades-2019-04-01.zip")
     (folder / ".venv" / "bin").mkdir(parents=True)
     (folder / ".venv" / "bin" / "activate").write_text(f'export PATH="{Path(sys.executable).parent}:$PATH"\n')
-    [services] = [text for language, text in blocks() if language == "sh" and "source .venv" in text]
-    with (folder / "services.log").open("wb") as log:
-        process = subprocess.Popen(
-            ["bash", "-c", f"{services}\nwait"], cwd=folder, stdout=log, stderr=log, start_new_session=True,
-            env={**os.environ, "RAVEN__DELTA__FLUSH_S": "1"},
-        )  # fmt: skip
+    running = Run(folder)
     try:
         wait_until(lambda: not any(is_free(port) for port in PORTS), 60, "all services listen")
-        yield folder
+        yield running
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(30)
-        wait_until(lambda: all(is_free(port) for port in PORTS), 30, "all services end")
+        running.end()
+
+
+@pytest.fixture
+def folder(run: Run) -> Path:
+    return run.folder
+
+
+def block(words: str) -> str:
+    """The one block that holds these words."""
+    [text] = [text for _, text in blocks() if words in text]
+    return text
 
 
 def test_no_block_is_left_out() -> None:
     kinds = [(language, text.splitlines()[0]) for language, text in blocks()]
     assert kinds == [
         ("sh", "make run"), ("sh", "make test"), ("sh", "source .venv/bin/activate"),
-        ("sh", "ravenctl start --service tick_persistence --symbol BTCUSDT"), ("sh", "ravenctl stop --symbol BTCUSDT"),
+        ("sh", "ravenctl start --service tick_persistence --symbol BTCUSDT"),
+        ("sh", "ravenctl stop --symbol BTCUSDT --venue spot"),
         ("python", "import raven"), ("python", 'for batch in raven.replay("data/binance_spot-50001"):'),
-        ("python", "import raven"),
+        ("python", "import raven"), ("sh", "raven replay data/binance_spot-50001 --speed max"),
+        ("sh", "raven simulate --symbols 1000 --rate 1 --port 9444 --fault drop@5 --faults 20 --fault-seed 7"),
+        ("sh", "raven config"),
     ]  # fmt: skip
 
 
 def test_start_list_status_and_read(folder: Path) -> None:
-    [text] = [text for language, text in blocks() if "start --service tick_persistence" in text]
-    tick, bars, listing, status = [shell(line, folder) for line in text.splitlines()]
-    assert tick.stdout == "tick_persistence BTCUSDT streaming\n", tick.stderr
-    assert bars.stdout.splitlines()[0].startswith("bar_persistence BTCUSDT "), bars.stderr
-    assert [done.returncode for done in (tick, bars, listing)] == [0, 0, 0]
+    tick, bars, futures, listing, status = [
+        shell(line, folder) for line in block("start --service tick_persistence").splitlines()
+    ]
+    assert tick.stdout == "tick_persistence BTCUSDT of BINANCE_SPOT streaming\n", tick.stderr
+    assert bars.stdout.splitlines()[0].startswith("bar_persistence BTCUSDT of BINANCE_SPOT "), bars.stderr
+    assert futures.stdout.startswith("bar_persistence *USDT of BINANCE_FUTURES "), futures.stderr
+    assert [done.returncode for done in (tick, bars, futures, listing)] == [0, 0, 0, 0]
     wanted = {tuple(line.split()[:3]) for line in listing.stdout.splitlines()[2:]}
-    assert {(name, "BINANCE_SPOT", "BTCUSDT") for name in MODULES} <= wanted
+    spot = {name for name in MODULES if name != "binance_futures"}
+    assert {(name, "BINANCE_SPOT", "BTCUSDT") for name in spot} <= wanted
+    assert {
+        (name, "BINANCE_FUTURES", "*USDT") for name in MODULES if "spot" not in name and "tick" not in name
+    } <= wanted
     assert ("tick_persistence", "BINANCE_SPOT", "ETHUSDT") not in wanted
     assert all(name in status.stdout for name in MODULES)
     assert status.returncode == 0, status.stdout
 
     def stored() -> bool:
-        code = "import raven; print(raven.scan_bars(spec='5s').collect().height, raven.scan_trades().collect().height)"
+        counts = [
+            "raven.scan_bars('BINANCE_SPOT', spec='5s')",
+            "raven.scan_bars('BINANCE_FUTURES', 'ETHUSDT', '5s')",
+            "raven.scan_bars('BINANCE_SPOT', spec='volume-5')",
+            "raven.scan_trades()",
+        ]
+        code = f"import raven; print({', '.join(f'{count}.collect().height' for count in counts)})"
         done = shell(f'python -c "{code}"', folder)
         return done.returncode == 0 and all(int(number) >= 2 for number in done.stdout.split())
 
-    wait_until(stored, 60, "5 s bars and trades are stored")
+    wait_until(stored, 90, "bars of both venues and kinds, and trades, are stored")
     python = [text for language, text in blocks() if language == "python"]
     for text in (python[0], "import raven\n" + python[1], python[2]):
         (folder / "block.py").write_text(text)
@@ -102,15 +153,63 @@ def test_start_list_status_and_read(folder: Path) -> None:
         assert not done.stderr
 
 
+def test_settings_are_printed(folder: Path) -> None:
+    everything, server = [shell(line, folder) for line in block("raven config server").splitlines()]
+    assert re.search(r"binance_futures\.rest_url +https://fapi\.binance\.com +default", everything.stdout)
+    assert re.search(r"server\.port_tibs +50052 +default", server.stdout)
+    assert "binance" not in server.stdout.replace("server.port_binance", "")
+    assert (everything.returncode, server.returncode) == (0, 0)
+
+
+def test_the_misbehaving_exchange(folder: Path) -> None:
+    process = background(block("--fault drop@5"), folder, "faults.log")
+    try:
+        address = "http://127.0.0.1:9444"
+        wait_until(lambda: not is_free(9444), 60, "the exchange listens")
+        with urlopen(f"{address}/api/v3/exchangeInfo", timeout=10) as reply:
+            assert len(json.load(reply)["symbols"]) == 1000
+        with urlopen(f"{address}/simulated/faults", timeout=10) as reply:
+            [told] = json.load(reply)
+        assert len(told["happened"]) + told["to_come"] == 21
+    finally:
+        end(process)
+    assert "SIMULATED exchange" in (folder / "faults.log").read_text()
+
+
 def test_stop_goes_everywhere(folder: Path) -> None:
-    [text] = [text for _, text in blocks() if text.startswith("ravenctl stop")]
-    stop, stop_all = [shell(line, folder) for line in text.splitlines()]
-    assert (stop.returncode, stop_all.returncode) == (0, 0), stop.stderr + stop_all.stderr
-    lines = stop.stdout.splitlines()
-    assert {line.split(":")[0] for line in lines} >= {
-        "bar_persistence BTCUSDT stopped",
-        "tick_persistence BTCUSDT stopped",
+    spot, pattern, stop_all = [shell(line, folder) for line in block("ravenctl stop --symbol").splitlines()]
+    assert (spot.returncode, pattern.returncode, stop_all.returncode) == (0, 0, 0), spot.stderr + pattern.stderr
+    assert {line.split(":")[0] for line in spot.stdout.splitlines()} >= {
+        "bar_persistence BTCUSDT of BINANCE_SPOT stopped",
+        "tick_persistence BTCUSDT of BINANCE_SPOT stopped",
     }
-    assert "bar_persistence ETHUSDT stopped" in stop_all.stdout
+    assert "bar_persistence *USDT of BINANCE_FUTURES stopped" in pattern.stdout
+    assert "bar_persistence ETHUSDT of BINANCE_SPOT stopped" in pattern.stdout
+    assert stop_all.stdout == "Nothing was being collected.\n"
     listing = json.loads(shell("ravenctl list --json", folder).stdout)
     assert all(entries == [] for entries in listing.values())
+
+
+def test_yesterday_is_replayed(run: Run) -> None:
+    run.end()
+    replayed = background(block("raven replay"), run.folder, "replay.log")
+    consumer = None
+    try:
+        wait_until(lambda: not is_free(50001), 60, "the replay listens")
+        told = re.search(r"export RAVEN__DATA=(\S+)", (run.folder / "replay.log").read_text())
+        assert told, (run.folder / "replay.log").read_text()
+        consumer = background("raven_timebar --seconds 5", run.folder, "replayed_bars.log", RAVEN__DATA=told[1])
+        wait_until(lambda: not is_free(50051), 60, "the aggregator listens")
+        started = shell("ravenctl start --service timebar --symbol BTCUSDT --wait 20", run.folder)
+        assert "raven_timebar BTCUSDT of BINANCE_SPOT streaming" in started.stdout, started.stdout + started.stderr
+        wait_until(lambda: "replayed to the end" in shell("ravenctl list", run.folder).stdout, 60, "the end is told")
+    finally:
+        end(replayed)
+        if consumer is not None:
+            end(consumer)
+    live = pl.concat(raven.replay(run.folder / "data" / "raven_timebar-50051"))
+    again = pl.concat(raven.replay(Path(told[1]) / "raven_timebar-50051"))
+    closed = (pl.col("symbol") == "BTCUSDT") & (pl.col("venue") == "BINANCE_SPOT") & pl.col("complete")
+    live = live.filter(closed, pl.col("spec") == "5s")
+    assert live.height > 2
+    assert again.filter(closed).head(live.height).equals(live)

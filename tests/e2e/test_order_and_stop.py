@@ -48,13 +48,13 @@ def test_services_come_up_in_any_order(tmp_path: Path, seed: int) -> None:
 
 def test_stop_all_is_quick_and_what_was_journaled_is_stored(tmp_path: Path) -> None:
     with cluster(tmp_path, RAVEN__TIMEBAR__SECONDS="[1]") as run:
-        run.simulate("--symbol", "BTCUSDT", "--symbol", "ETHUSDT", "--rate", "2500")
+        run.simulate("--symbol", "BTCUSDT", "--symbol", "ETHUSDT", "--rate", "3500")
         run.start()
         for service in ("bar_persistence", "tick_persistence"):
             run.ctl("start", "--service", service, "--symbol", "BTCUSDT", "--symbol", "ETHUSDT", "--wait", "15")
         rows = run.counter("binance_spot", "rows")
-        time.sleep(5)
-        assert run.counter("binance_spot", "rows") - rows > 5 * 4_000  # 5,000 a second are offered
+        time.sleep(10)
+        assert run.counter("binance_spot", "rows") - rows > 10 * 5_000
 
         began = time.monotonic()
         done = subprocess.run(

@@ -54,6 +54,10 @@ class AccessError(UpstreamError):
     """Another Raven service refuses the caller, or cannot be trusted: token, certificates, loopback."""
 
 
+class TooLateError(UpstreamError):
+    """Another Raven service did not answer in time."""
+
+
 class ExchangeError(RavenError):
     """The exchange refused a request or answered something Raven does not understand."""
 

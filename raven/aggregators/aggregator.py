@@ -25,6 +25,7 @@ from raven.batches.schema import to_frame, to_record_batch
 from raven.batches.selection import Selection
 from raven.batches.sequence import check_sequence
 from raven.errors import StateError
+from raven.rpc.consumer import goes_back
 from raven.rpc.hub import Hub
 from raven.rpc.subscriptions import SubscriptionTable
 from raven.tasks import finish
@@ -129,13 +130,15 @@ class Aggregator:
         """What has been taken of `upstream`."""
         return self._upstreams[upstream].cursor
 
-    async def rewind(self, upstream: str, position: Cursor, instruments: Sequence[Instrument]) -> None:
-        """Take rows of what joined, and go back to `position` for it, durably before reading there."""
+    async def rewind(
+        self, upstream: str, position: Cursor, instruments: Sequence[Instrument], *, forward: bool = False
+    ) -> None:
+        """Take rows of what joined, and go to `position` for it, durably before reading there."""
         state = self._upstreams[upstream]
         async with self._turn:
             state.selection.update(instruments)
             here = state.cursor
-            if here is None or (here.journal_id == position.journal_id and position.sequence < here.sequence):
+            if here is None or forward or goes_back(here, position):
                 state.cursor = position
                 state.published_through = None  # what was published did not hold these symbols
                 self._dirty = True

@@ -127,6 +127,11 @@ class Hold:
             return int(self._rows.filter(pl.col("symbol") == symbol).get_column("trade_id")[-1])
         return self.last_ids.get(symbol)
 
+    def last_in_session(self, symbol: str) -> int | None:
+        """As `last_id`, but None while no trade of the running session came: none is missed then."""
+        last = self.last_id(symbol)
+        return None if last == self._before_session.get(symbol) else last
+
     def absent(self, symbol: str, first_id: int, stop_id: int) -> None:
         """The venue does not have first_id <= id < stop_id: they are not waited for."""
         self._absent.setdefault(symbol, []).append((first_id, stop_id))

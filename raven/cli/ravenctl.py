@@ -23,10 +23,12 @@ from raven.control.plan import (
     resolve_venue,
 )
 from raven.control.wanted import WantedFile
-from raven.errors import InputError, UpstreamError
+from raven.errors import InputError, TooLateError, UpstreamError
+from raven.rpc.access import is_local
 from raven.rpc.pb import control_pb2
 from raven.settings import load
 
+STOP_S = 30.0
 FAILED = (control_pb2.SYMBOL_STATE_REFUSED, control_pb2.SYMBOL_STATE_NOT_WANTED)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Start, stop and watch Raven's collections.")
@@ -77,7 +79,7 @@ def stop(
         for found, target in targets(name, host).items()
         if name or SERVICES[found].venue in ("", of_venue or SERVICES[found].venue)
     }
-    answers = call_in_order(asked, lambda client: client.stop(symbol, venue=of_venue))
+    answers = call_in_order(asked, lambda client: client.stop(symbol, venue=of_venue, timeout_s=STOP_S))
     if name:
         _report(answers, json)
         return
@@ -97,11 +99,13 @@ def stop(
 def stop_all(service: ServiceOption = "", host: HostOption = "", json: JsonOption = False) -> None:
     """Stop collecting anything, consumers first; in one service what users asked for."""
     name = resolve(service) if service else ""
-    results = call_in_order(targets(name, host), lambda client: client.stop_all(force=not name))
+    results = call_in_order(targets(name, host), lambda client: client.stop_all(force=not name, timeout_s=STOP_S))
     reached = {found: answer for found, answer in results.items() if not isinstance(answer, UpstreamError)}
     if not reached:
-        raise InputError("no service answers", hint="what runs elsewhere is found with --host or [upstream]")
-    _report(reached, json)
+        why = "; ".join(f"{found}: {error}" for found, error in results.items())
+        raise InputError(f"no service answers: {why}", hint="what runs elsewhere is found with --host or [upstream]")
+    late = {found: error for found, error in results.items() if isinstance(error, TooLateError)}
+    _report({**late, **reached}, json)
 
 
 @app.command("list")
@@ -134,7 +138,8 @@ def list_(
 @app.command()
 def status(service: ServiceOption = "", host: HostOption = "", json: JsonOption = False) -> None:
     """Show how the services are; exit code 1 when something wanted is unhealthy."""
-    results = call_at_once(targets(resolve(service) if service else "", host), lambda client: client.status())
+    asked = targets(resolve(service) if service else "", host)
+    results = call_at_once(asked, lambda client: client.status())
     found = {name: answer for name, answer in results.items() if not isinstance(answer, UpstreamError)}
     if json:
         output.print_json(
@@ -145,7 +150,7 @@ def status(service: ServiceOption = "", host: HostOption = "", json: JsonOption 
         if any(answer.simulated for answer in found.values()):
             output.console.print("[yellow]SIMULATED exchange: not a real market[/]")
     unhealthy = [name for name, answer in found.items() if not answer.healthy]
-    missed = [name for name in results if name not in found and _wanted_here(name)]
+    missed = [name for name in results if name not in found and is_local(asked[name]) and _wanted_here(name)]
     for name in missed:
         sys.stderr.write(f"{name} is not running, but is wanted to collect {', '.join(_wanted_here(name))}\n")
     raise typer.Exit(1 if unhealthy or missed or ((service or host) and not found) else 0)

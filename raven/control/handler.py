@@ -93,7 +93,13 @@ class ControlService:
         answers: dict[Instrument, control_pb2.SymbolResult],
     ) -> control_pb2.SymbolResult:
         if instrument not in now:
-            return answers[instrument]
+            stopped = control_pb2.SymbolResult(
+                venue=instrument.venue,
+                symbol=instrument.symbol,
+                state=control_pb2.SYMBOL_STATE_STOPPED,
+                message="stopped meanwhile",
+            )
+            return answers.get(instrument, stopped)
         entry = now[instrument]
         added = answers.get(instrument)
         return control_pb2.SymbolResult(
@@ -106,10 +112,16 @@ class ControlService:
         deadline_ns = monotonic_ns() + int(wait_s * 1e9)
         waiting = set(instruments)
         while waiting and monotonic_ns() < deadline_ns:
-            for one, entry in self._current().items():
-                if entry.state == control_pb2.SYMBOL_STATE_STREAMING:
-                    waiting.discard(one)
-            await asyncio.sleep(POLL_S)
+            entries = {one: self._wanted.entries[one] for one in waiting if one in self._wanted.entries}
+            states = {
+                Instrument(entry.venue, entry.symbol): entry.state
+                for entry in self._component.subscriptions(entries)
+                if not entry.pattern
+            }
+            streaming = control_pb2.SYMBOL_STATE_STREAMING
+            waiting = {one for one, state in states.items() if state != streaming}
+            if waiting:
+                await asyncio.sleep(POLL_S)
 
     async def stop(self, request: control_pb2.StopRequest) -> control_pb2.StopResponse:
         """Collect symbols no more, unless somebody else still wants them.

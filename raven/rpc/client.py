@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, Self
 import grpc
 
 from raven.batches.batch import Cursor
-from raven.errors import AccessError, UpstreamError
+from raven.errors import AccessError, TooLateError, UpstreamError
 from raven.rpc.access import Access
 from raven.rpc.cursors import from_message, to_message
 from raven.rpc.limits import MAX_MESSAGE_BYTES
@@ -184,5 +184,5 @@ class Client:
                         return AccessError(f"{self.target} {why}", hint=hint)
                 return UpstreamError(f"no service answers at {self.target}", hint="is it running? check host and port")
             case grpc.StatusCode.DEADLINE_EXCEEDED:
-                return UpstreamError(f"{self.target} did not answer in time")
+                return TooLateError(f"{self.target} did not answer in time")
         return UpstreamError(f"{self.target}: {details}")

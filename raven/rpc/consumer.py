@@ -31,5 +31,15 @@ class Consumer(Protocol):
     async def take(self, upstream: str, batch: pa.RecordBatch, meta: BatchMeta) -> None:
         """Take one batch. Its cursor becomes the position."""
 
-    async def rewind(self, upstream: str, position: Cursor, instruments: Sequence[Instrument]) -> None:
-        """`instruments` join: take their rows from `position` on, going back to it where it lies before the present."""
+    async def rewind(
+        self, upstream: str, position: Cursor, instruments: Sequence[Instrument], *, forward: bool = False
+    ) -> None:
+        """`instruments` join: take their rows from `position` on, going back to it where it lies before the present.
+
+        `forward`: nothing else is wanted, so go there even where it lies after it.
+        """
+
+
+def goes_back(here: Cursor, there: Cursor) -> bool:
+    """Whether `there` lies before `here` in the same journal."""
+    return here.journal_id == there.journal_id and there.sequence < here.sequence

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import Final, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 from raven.batches.batch import Cursor
 from raven.batches.instrument import Instrument
@@ -25,10 +25,13 @@ from raven.rpc.client import Begin, Client, UnknownJournalError
 from raven.rpc.consumer import Consumer
 from raven.rpc.cursors import from_message
 from raven.rpc.pb import control_pb2
+from raven.rpc.streams import until
 from raven.telemetry import Telemetry
 
-T = TypeVar("T")
-LEAVE_S: Final = 1.0
+LEAVE_S: Final = 8.0
+"""How long a stop waits for what lies before it; an answer that came sooner would end downstream too early."""
+
+FREE_AFTER_S: Final = 15.0
 NOWHERE: Final = Cursor("", 0)
 GRANTED = (
     control_pb2.SYMBOL_STATE_STREAMING,
@@ -70,6 +73,7 @@ class Follower:
         self._leaving: set[Instrument] = set()  # the upstream is not told yet
         self._ending: dict[Instrument, Cursor] = {}  # told; rows up to there are still taken
         self._left = asyncio.Event()
+        self._may_hold = True  # the upstream may keep batches, or collect symbols, for this consumer
         self._session_starts: dict[Instrument, Cursor] = {}
         self.refused: dict[Instrument, str] = {}
         self._changed = asyncio.Event()
@@ -141,6 +145,8 @@ class Follower:
 
     async def acknowledge(self, cursor: Cursor) -> None:
         """Let the upstream forget what lies up to `cursor`; a lost acknowledgement is made good by the next."""
+        if not self.is_needed:
+            return  # its hold is free; an acknowledgement would take it up again
         with contextlib.suppress(UpstreamError):
             await self._client.acknowledge(self._consumer_name, cursor)
 
@@ -183,14 +189,25 @@ class Follower:
     async def _until_wanted(self) -> None:
         while not self.is_needed:
             self.connected = False
-            await self._changed.wait()
+            try:
+                async with asyncio.timeout(FREE_AFTER_S if self._may_hold else None):
+                    await self._changed.wait()
+            except TimeoutError:
+                await self._free_hold()
             self._changed.clear()
+
+    async def _free_hold(self) -> None:
+        """Nothing is wanted: the upstream need keep and collect nothing for this consumer."""
+        with contextlib.suppress(UpstreamError):
+            await self._client.forget(self._consumer_name)
+            self._may_hold = False
 
     async def _read(self, begin: Begin, backoff: Backoff) -> None:
         """Take batches until the wanted symbols change or the connection is lost."""
         stream = self._client.subscribe(begin, consumer=self._consumer_name)
+        self._may_hold = True
         async with contextlib.aclosing(stream):
-            async for cursor, payload in _until(stream, self._changed):
+            async for cursor, payload in until(stream, self._changed):
                 if not self.connected:
                     self.connected, self.error = True, ""
                     backoff.reset()
@@ -259,7 +276,8 @@ class Follower:
         joined = sorted(self._joining & self._granted)
         if joined:
             first = min((self._session_starts[one] for one in joined), key=lambda cursor: cursor.sequence)
-            await self.consumer.rewind(self.name, first, joined)
+            is_only = self._joining >= self._wanted and not self._ending
+            await self.consumer.rewind(self.name, first, joined, forward=is_only)
             self._joining.difference_update(joined)
 
 
@@ -268,29 +286,3 @@ def _by_venue(instruments: Iterable[Instrument]) -> list[tuple[str, list[str]]]:
     for instrument in instruments:
         by_venue.setdefault(instrument.venue, []).append(instrument.symbol)
     return list(by_venue.items())
-
-
-async def _until(stream: AsyncIterator[T], stop: asyncio.Event) -> AsyncIterator[T]:
-    """Items of `stream` until `stop` is set; an item that has been read is always handed on."""
-    stopped = asyncio.ensure_future(stop.wait())
-    try:
-        while True:
-            read = asyncio.ensure_future(anext(stream))
-            try:
-                await asyncio.wait({read, stopped}, return_when=asyncio.FIRST_COMPLETED)
-                if not read.done():
-                    return
-                try:
-                    item = read.result()
-                except StopAsyncIteration:
-                    return
-            finally:
-                if not read.done():
-                    read.cancel()
-                    with contextlib.suppress(asyncio.CancelledError):
-                        await read
-            yield item
-            if stopped.done():
-                return
-    finally:
-        stopped.cancel()

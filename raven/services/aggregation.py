@@ -10,7 +10,7 @@ import pyarrow as pa
 from raven.aggregators.aggregator import Aggregator
 from raven.bars.kernel import Kernel
 from raven.batches.schema import stream_schema
-from raven.control.components import ConsumerComponent
+from raven.control.consumer_component import ConsumerComponent
 from raven.control.plan import VENUES, sources_of
 from raven.rpc.follower import Follower
 from raven.services.runtime import Environment, Service

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raven.control.components import SourceComponent
+from raven.control.source_component import SourceComponent
 from raven.services.runtime import Environment, Service
 from raven.settings import BinanceSettings
 from raven.sources.binance.protocol import VenueProtocol

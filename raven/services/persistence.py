@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from raven.batches.batch import Cursor
-from raven.control.components import ConsumerComponent
+from raven.control.consumer_component import ConsumerComponent
 from raven.control.plan import VENUES
 from raven.rpc.follower import Follower
 from raven.rpc.subscriptions import SubscriptionTable

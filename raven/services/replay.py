@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from raven.batches.schema import TRADE_SCHEMA, stream_schema
-from raven.control.components import SourceComponent
 from raven.control.plan import VENUES
+from raven.control.source_component import SourceComponent
 from raven.services import runtime
 from raven.services.runtime import Environment, Service
 from raven.settings import Settings

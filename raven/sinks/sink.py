@@ -25,6 +25,7 @@ from raven.batches.schema import to_frame
 from raven.batches.selection import Selection
 from raven.clock import Backoff, monotonic_ns
 from raven.errors import StoreError
+from raven.rpc.consumer import goes_back
 from raven.rpc.subscriptions import SubscriptionTable
 from raven.sinks.store import (
     BarFlush,
@@ -117,14 +118,16 @@ class Sink(ABC, Generic[S]):
         """What has been taken of `upstream`."""
         return self._positions.get(upstream)
 
-    async def rewind(self, upstream: str, position: Cursor, instruments: Sequence[Instrument]) -> None:
-        """Take rows of what joins, and go back for it.
+    async def rewind(
+        self, upstream: str, position: Cursor, instruments: Sequence[Instrument], *, forward: bool = False
+    ) -> None:
+        """Take rows of what joins, and go to where it begins.
 
         They count as joined once a flush has stored a position from there on.
         """
         self.want(upstream, instruments)
         here = self.position(upstream)
-        if here is None or (here.journal_id == position.journal_id and position.sequence < here.sequence):
+        if here is None or forward or goes_back(here, position):
             self._positions[upstream] = position
         self._joining.setdefault(upstream, []).extend(instruments)
 

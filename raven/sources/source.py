@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Protocol
 
 from raven.rpc.pb import control_pb2
@@ -38,8 +39,9 @@ class Source(Protocol):
     def last_id(self, symbol: str) -> int | None:
         """The last trade id of `symbol`; None when it was never collected."""
 
-    def is_acknowledged(self, symbol: str) -> bool:
-        """Whether the venue has confirmed that it sends this symbol's trades."""
+    @property
+    def acknowledged(self) -> AbstractSet[str]:
+        """The symbols whose trades the venue has confirmed to send."""
 
     def links(self) -> list[control_pb2.Link]:
         """The connections to the venue."""

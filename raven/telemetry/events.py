@@ -59,11 +59,18 @@ EVENTS: Final[Mapping[str, Event]] = {
         "warning", "A silent connection is opened anew: whether it missed trades could not be asked.", repeats=True
     ),
     "heal_failed": Event("warning", "Missing trades cannot be fetched now; it is tried again.", repeats=True),
+    "catch_up_failed": Event(
+        "warning", "Whether a quiet symbol missed trades while it was not carried could not be asked.", repeats=True
+    ),
     "held_left": Event("info", "Rows that wait for missing ones are left to the next start, which fetches them."),
     "epoch_unchecked": Event(
         "warning", "Ids of a symbol fell back, and the exchange could not be asked why.", repeats=True
     ),
-    "id_epoch": Event("error", "The exchange numbers the trades of a symbol anew; it goes on with the new ids."),
+    "id_epoch": Event(
+        "error",
+        "The exchange numbers the trades of a symbol anew. They are journaled; consumers drop ids at or below their "
+        "last one, and do not take them until the ids are beyond that.",
+    ),
     "gap": Event("error", "Trades were not received: the ids between `after_id` and `before_id`."),
     "dead_frames": Event("warning", "Messages could not be decoded; they are in the dead-letter file.", repeats=True),
     # a recording in the place of the exchange

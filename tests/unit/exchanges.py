@@ -145,8 +145,14 @@ class Taker:
     ) -> None:  # fmt: skip
         self.frames: Accumulator[Frame] = Accumulator(max_rows=10_000, max_age_ns=0)
         self.telemetry = Telemetry("test")
+        self.carried: set[str] = set()
         self.feed = Feed(
-            settings, protocol, frames=self.frames, telemetry=self.telemetry, is_behind=is_behind or _is_not_behind
+            settings,
+            protocol,
+            frames=self.frames,
+            telemetry=self.telemetry,
+            is_behind=is_behind or _is_not_behind,
+            carried_again=self.carried.update,
         )
         self.ids: dict[str, list[int]] = {}
         self.paused = False

@@ -172,7 +172,7 @@ async def test_a_symbol_in_a_break_is_accepted_and_a_misspelt_one_refused(tmp_pa
             assert list(refused) == ["LUNAUSTD"]
             source.want({"LUNAUSDT": None})
             assert "says BREAK" in source.facts.of("BINANCE_SPOT", "LUNAUSDT").message
-            await until(lambda: source.is_acknowledged("LUNAUSDT"))
+            await until(lambda: "LUNAUSDT" in source.acknowledged)
     finally:
         await exchange.stop()
 

@@ -13,14 +13,15 @@ import pytest
 
 from raven.aggregators.aggregator import Aggregator
 from raven.bars.time_bars import TimeBarKernel
-from raven.batches.batch import BatchMeta
+from raven.batches.batch import BatchMeta, Cursor
 from raven.batches.ipc import decode
 from raven.batches.schema import TIME_BAR_SCHEMA, TRADE_SCHEMA, stream_schema, to_frame, to_record_batch
-from raven.control.components import ConsumerComponent
+from raven.control.consumer_component import ConsumerComponent
 from raven.control.handler import ControlService
 from raven.control.wanted import WantedFile
 from raven.errors import InputError
 from raven.journal import Journal
+from raven.rpc import follower as follower_module
 from raven.rpc.access import Access
 from raven.rpc.cursors import to_message
 from raven.rpc.follower import Follower
@@ -36,18 +37,23 @@ BARS = stream_schema(TIME_BAR_SCHEMA, kind="time_bars", venue="")
 OPEN = Access()
 
 
+upstreams: list[SlowUpstream] = []
+
+
 class SlowUpstream(Handler):
     """Answers a start late, with a session that began with the journal; `refuses` are not known to it."""
 
     def __init__(self, hub: Hub, *, answer_s: float = 0.0, refuses: frozenset[str] = frozenset()) -> None:
         self._hub = hub
+        self.session_after = 0
+        upstreams.append(self)
         self._answer_s = answer_s
         self._refuses = refuses
 
     async def start(self, request: control_pb2.StartRequest) -> control_pb2.StartResponse:
         await asyncio.sleep(self._answer_s)
         start = control_pb2.SymbolResult(state=control_pb2.SYMBOL_STATE_WAITING)
-        start.session_start.CopyFrom(to_message(self._hub.place.__class__(self._hub.journal.id, 0)))
+        start.session_start.CopyFrom(to_message(Cursor(self._hub.journal.id, self.session_after)))
         results = []
         for symbol in request.symbols:
             result = control_pb2.SymbolResult()
@@ -57,6 +63,9 @@ class SlowUpstream(Handler):
                 result.state, result.message = control_pb2.SYMBOL_STATE_REFUSED, f"{symbol} is not a symbol"
             results.append(result)
         return control_pb2.StartResponse(results=results)
+
+    async def forget(self, consumer: str) -> bool:
+        return self._hub.journal.forget(consumer)
 
     async def stop(self, request: control_pb2.StopRequest) -> control_pb2.StopResponse:
         end = to_message(self._hub.place)
@@ -251,3 +260,41 @@ async def test_a_refused_token_is_logged_once_shown_and_healed_by_itself(
             finally:
                 await again.stop()
     assert "theirs" not in caplog.text
+
+
+async def test_what_is_wanted_no_more_is_not_held_upstream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follower_module, "FREE_AFTER_S", 0.2)
+    async with chain(tmp_path) as (hub, control, _, _):
+        await control.start(control_pb2.StartRequest(symbols=["BTCUSDT"]))
+        await publish(hub, range(3))
+        await until(lambda: [entry.name for entry in hub.journal.consumers()] == ["bars-1"])
+        await control.stop(control_pb2.StopRequest(symbols=["BTCUSDT"]))
+        await until(lambda: hub.journal.consumers() == [])
+
+
+async def test_who_comes_back_after_a_pause_does_not_read_what_came_meanwhile(tmp_path: Path) -> None:
+    async with chain(tmp_path) as (hub, control, bars, _):
+        await control.start(control_pb2.StartRequest(symbols=["BTCUSDT"]))
+        await publish(hub, range(3))
+        await until(lambda: control.list().subscriptions[0].rows == 30)
+        await control.stop(control_pb2.StopRequest(symbols=["BTCUSDT"]))
+        await publish(hub, range(3, 30))
+        place = hub.last_sequence
+        upstreams[-1].session_after = place
+        await control.start(control_pb2.StartRequest(symbols=["ETHUSDT"]))
+        await publish(hub, range(30, 33))
+        await until(lambda: bool(control.list().subscriptions[0].rows))
+        links = control.status().links
+        assert links[0].cursor.sequence > place
+        rows = pl.concat([to_frame(decode(entry.payload)[0]) for entry in bars.read()])
+        assert rows.filter(pl.col("symbol") == "ETHUSDT")["first_trade_id"].min() >= 300
+
+
+async def test_a_symbol_stopped_while_another_waits_for_it_answers_stopped(tmp_path: Path) -> None:
+    async with chain(tmp_path) as (_, control, _, _):
+        await control.start(control_pb2.StartRequest(symbols=["BTCUSDT"]))
+        waiting = asyncio.ensure_future(control.start(control_pb2.StartRequest(symbols=["BTCUSDT"], wait_s=10)))
+        await asyncio.sleep(0.1)
+        await control.stop(control_pb2.StopRequest(symbols=["BTCUSDT"]))
+        answer = (await asyncio.wait_for(waiting, 2)).results[0]
+        assert (answer.state, answer.message) == (control_pb2.SYMBOL_STATE_STOPPED, "stopped meanwhile")

@@ -260,7 +260,7 @@ class TestPublishing:
             await asyncio.sleep(0.2)
             assert hub.journal.last_sequence == 0
             source.want({"BTCUSDT": None})
-            assert source.is_acknowledged("BTCUSDT")
+            assert "BTCUSDT" in source.acknowledged
             await until(lambda: hub.journal.last_sequence >= 3, run)
             await source.leave(["BTCUSDT"])
             await asyncio.sleep(0.05)
@@ -334,5 +334,5 @@ class TestPublishing:
             await until(lambda: source.is_over, run)
             facts = source.facts.of("BINANCE_SPOT", "ETHUSDT")
             assert (facts.gaps, facts.missing_ids, facts.rows) == (1, 3, 5)
-            assert not source.is_acknowledged("BTCUSDT")
+            assert "BTCUSDT" not in source.acknowledged
             assert hub.journal.last_sequence == 5, "rows of symbols that nobody wants are published, too"

@@ -26,15 +26,17 @@ class Feed:
     """Keeps the streams of the wanted symbols open and puts their raw frames into `frames`.
 
     `is_behind` is asked, with the symbols of a silent connection, whether the exchange has trades of them that did
-    not come. `connections_opened` grows when trades flow again after none or not all did: the first connection, and
-    each that replaced a lost one. One that takes over with overlap does not count.
+    not come. `carried_again` hears of the symbols that a connection carries after none did. `connections_opened` grows
+    when trades flow again after none or not all did: the first connection, and each that replaced a lost one. One that
+    takes over with overlap does not count.
     """
 
     def __init__(
         self, settings: BinanceSettings, protocol: VenueProtocol, *, frames: Accumulator[Frame], telemetry: Telemetry,
-        is_behind: Callable[[Sequence[str]], Awaitable[bool]],
+        is_behind: Callable[[Sequence[str]], Awaitable[bool]], carried_again: Callable[[AbstractSet[str]], None],
     ) -> None:  # fmt: skip
         self.connections_opened = 0
+        self._carried_again = carried_again
         self._inbox = Inbox(frames)
         self._telemetry = telemetry
         self._most = min(settings.streams_per_connection, protocol.max_streams)
@@ -70,6 +72,12 @@ class Feed:
     def acknowledged(self) -> set[str]:
         """Symbols whose streams the exchange sends now."""
         return set().union(*(lane.acknowledged for lane in self._lanes.values()))
+
+    @property
+    def unreached(self) -> set[str]:
+        """Wanted symbols whose streams no connection carries now, refused ones left out."""
+        waiting = (lane for lane in self._lanes.values() if not lane.is_whole)
+        return set().union(*(lane.symbols - lane.acknowledged - lane.refused.keys() for lane in waiting))
 
     @property
     def refused(self) -> dict[str, str]:
@@ -137,6 +145,7 @@ class Feed:
     def _flows(self, lane: Lane) -> None:
         if lane.has_flowed or not any(each.acknowledged for each in self._lanes.values() if each is not lane):
             self.connections_opened += 1
+        self._carried_again(lane.symbols)
 
 
 def spread(lanes: Mapping[int, AbstractSet[str]], symbols: Iterable[str], most: int) -> dict[int, set[str]]:

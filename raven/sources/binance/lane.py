@@ -52,6 +52,11 @@ class Lane:
         return self.symbols & set().union(*(each.acknowledged for each in self.connections))
 
     @property
+    def is_whole(self) -> bool:
+        """Whether a connection carries all its symbols."""
+        return any(each.acknowledged >= self.symbols for each in self.connections)
+
+    @property
     def refused(self) -> dict[str, str]:
         """Symbols whose streams the exchange refuses, each with why."""
         waiting = self.symbols - self.acknowledged

@@ -22,14 +22,15 @@ from raven.batches.batch import BatchMeta
 from raven.batches.hold import Hold, Released, joined
 from raven.batches.schema import TRADE_DTYPES, TRADE_SCHEMA, stream_schema, to_record_batch
 from raven.clock import monotonic_ns
-from raven.errors import ExchangeError, JournalError
+from raven.errors import JournalError
 from raven.rpc.hub import Hub
 from raven.rpc.pb import control_pb2
 from raven.rpc.subscriptions import SubscriptionTable
 from raven.settings import BinanceSettings
+from raven.sources.binance.catch_up import CatchUp
 from raven.sources.binance.connection import Frame
 from raven.sources.binance.dead_letters import DeadLetters
-from raven.sources.binance.epochs import Epochs, newest_trade_id
+from raven.sources.binance.epochs import Epochs
 from raven.sources.binance.feed import Feed
 from raven.sources.binance.heal import Healer
 from raven.sources.binance.messages import decode_frames
@@ -43,7 +44,6 @@ from raven.telemetry import Telemetry
 IDLE_S: Final = 1.0
 HOLD_TICK_S: Final = 0.05
 HEAL_AFTER_US: Final = 100_000
-ASKED_WHEN_STALE: Final = 5
 
 _NONE: Final = pl.DataFrame(schema=TRADE_DTYPES)
 
@@ -74,7 +74,13 @@ class BinanceSource:
             hub.journal.tail_ids(), max_us=round(settings.hold_max_s * 1e6), max_rows=settings.hold_max_rows
         )
         self.rest = BinanceRest(settings, protocol, telemetry=telemetry)
-        self.feed = Feed(settings, protocol, frames=self._frames, telemetry=telemetry, is_behind=self._is_behind)
+        self._catch_up = CatchUp(
+            self.rest, protocol, last_id=self._last_carried, fetched=self._take_fetched, telemetry=telemetry
+        )
+        self.feed = Feed(
+            settings, protocol, frames=self._frames, telemetry=telemetry, is_behind=self._catch_up.is_behind,
+            carried_again=self._catch_up.carried_again,
+        )  # fmt: skip
         self._symbols = SymbolList(self.rest, protocol)
         self._watch = SymbolWatch(
             self._symbols, self.facts, venue=self.venue, poll_s=settings.symbols_poll_s, telemetry=telemetry
@@ -136,9 +142,10 @@ class BinanceSource:
         """The last trade id of `symbol`; None when it was never collected."""
         return self._hold.last_id(symbol)
 
-    def is_acknowledged(self, symbol: str) -> bool:
-        """Whether the exchange has confirmed that it sends this symbol's trades."""
-        return symbol in self.feed.acknowledged
+    @property
+    def acknowledged(self) -> set[str]:
+        """The symbols whose trades the exchange has confirmed to send."""
+        return self.feed.acknowledged
 
     def links(self) -> list[control_pb2.Link]:
         """The connections to the exchange."""
@@ -155,6 +162,7 @@ class BinanceSource:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.feed.run())
             group.create_task(self._healer.run())
+            group.create_task(self._catch_up.run())
             group.create_task(self._watch.run())
             group.create_task(self._epochs.run(self._hold))
             group.create_task(self._publish_all())
@@ -172,18 +180,9 @@ class BinanceSource:
             )
         await self.rest.close()
 
-    async def _is_behind(self, symbols: Sequence[str]) -> bool:
-        """Whether the exchange has trades of one of `symbols` (the first few are asked) that did not come."""
-        try:
-            for symbol in symbols[:ASKED_WHEN_STALE]:
-                newest = await newest_trade_id(self.rest, self._protocol, symbol)
-                last = self.last_id(symbol)
-                if newest is not None and (last is None or newest > last):
-                    return True
-        except ExchangeError as error:
-            self._telemetry.warning("stale_unchecked", f"a silent connection is opened anew: {error}")
-            return True
-        return False
+    def _last_carried(self, symbol: str) -> int | None:
+        """The last id of a symbol that is being collected, None before the first of its session."""
+        return None if symbol in self._left else self._hold.last_in_session(symbol)
 
     def _take_fetched(self, trades: pl.DataFrame) -> None:
         self._fetched.append(trades)
@@ -216,6 +215,10 @@ class BinanceSource:
         if self._fetched:
             fetched, self._fetched = self._fetched, []
             trades = pl.concat([*fetched, trades])
+        if self._left and trades.height:
+            came = trades.height
+            trades = trades.filter(~pl.col("symbol").is_in(list(self._left)))
+            self._telemetry.add("unwanted_rows", came - trades.height)
         released = self._hold.take(trades, now_us)
         if self._ended:
             ended, self._ended = self._ended, []
@@ -242,11 +245,7 @@ class BinanceSource:
             self._telemetry.warning(
                 "dead_frames", "frames could not be decoded", frames=len(decoded.dead), kept_in=self._dead_letters.path
             )
-        if not self._left:
-            return decoded.trades
-        trades = decoded.trades.filter(~pl.col("symbol").is_in(list(self._left)))
-        self._telemetry.add("unwanted_rows", decoded.trades.height - trades.height)
-        return trades
+        return decoded.trades
 
     def _account(self, released: Released) -> None:
         if released.duplicates:
@@ -279,7 +278,10 @@ class BinanceSource:
             self._watermark.go_on(now_us)  # not for the time it was disconnected
         self._watermark.advance(trades.get_column("ts_event").max() if trades.height else None, now_us)
         watermark_us = self._watermark.at(now_us) if self.feed.connected else None
-        meta = BatchMeta(watermark_us=watermark_us, held=self._hold.held, gaps=released.gaps)
+        held = self._hold.held
+        if unreached := self.feed.unreached - set(held):  # trades of these may have been missed already
+            held = (*held, *sorted(unreached))
+        meta = BatchMeta(watermark_us=watermark_us, held=held, gaps=released.gaps)
         try:
             await self._hub.publish(to_record_batch(trades, self._hub.journal.schema), meta)
         except JournalError:

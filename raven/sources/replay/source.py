@@ -103,9 +103,10 @@ class ReplaySource:
         """None: every session begins before the first trade."""
         return None
 
-    def is_acknowledged(self, symbol: str) -> bool:
-        """Whether its rows are being replayed."""
-        return symbol in self._wanted
+    @property
+    def acknowledged(self) -> set[str]:
+        """The symbols whose rows are being replayed."""
+        return self._wanted
 
     def links(self) -> list[control_pb2.Link]:
         """The recording."""

@@ -1,0 +1,41 @@
+"""Trades missed by symbols that stay quiet after a lost connection."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from raven.sources.binance import catch_up
+from raven.sources.simulated import RecordedMarket, SimulatedExchange
+from tests.unit.collecting import begin, collecting, recorded, until
+from tests.unit.samples import trades
+
+
+async def test_a_quiet_symbol_is_asked_for_what_it_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catch_up, "QUIET_S", 0.3)
+    busy, quiet = trades(range(1, 41), "BTCUSDT", every_ms=100), trades(range(1, 11), "ETHUSDT", every_ms=100)
+    exchange = SimulatedExchange(RecordedMarket(pl.concat([busy, quiet]), speed=1.0), port=0)
+    await exchange.start()
+    try:
+        async with collecting(tmp_path, exchange.ws_url, exchange.rest_url, hold_max_s=20) as source:
+            for symbol in ("BTCUSDT", "ETHUSDT"):
+                begin(source, symbol)
+            await until(lambda: (source.last_id("ETHUSDT") or 0) >= 3)
+            before = source.feed.connections_opened
+            source.feed.leave(["ETHUSDT", "BTCUSDT"])  # the connection goes, the session does not
+            await asyncio.sleep(1.2)  # the last trade of the quiet one falls into it
+            source.feed.want(["ETHUSDT", "BTCUSDT"])
+            await until(lambda: source.feed.connections_opened > before)
+            await until(lambda: source.last_id("ETHUSDT") == 10)
+            await until(lambda: source.last_id("BTCUSDT") == 40)
+    finally:
+        await exchange.stop()
+    rows, metas = recorded(tmp_path)
+    for symbol, last in (("BTCUSDT", 40), ("ETHUSDT", 10)):
+        own = rows.filter(pl.col("symbol") == symbol).get_column("trade_id")
+        assert own.to_list() == list(range(own[0], last + 1))
+    assert rows.filter(pl.col("symbol") == "ETHUSDT", pl.col("origin") == 1).height > 0
+    assert not any(meta.gaps for meta in metas)

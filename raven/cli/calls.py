@@ -19,47 +19,64 @@ def targets(name: str, host: str) -> dict[str, str]:
     """Where to ask: one service, or all of them, consumers first."""
     settings = load()
     names = [name] if name else downstream_first()
-    if host and not name and ":" in host.rsplit("//", maxsplit=1)[-1]:
+    if host and not name and has_port(host):
         raise InputError(f"{host} is one service", hint="name it with --service, or give a host without a port")
     return {
         found: target_from(host, port_of(settings, found)) if host else target_of(settings, found) for found in names
     }
 
 
-async def _one(target: str, access: Access, call: Callable[[Client], Awaitable[T]]) -> T | UpstreamError:
+def has_port(host: str) -> bool:
+    """Whether an address names one service by its port."""
+    return ":" in host.rsplit("//", maxsplit=1)[-1].rpartition("]")[2]
+
+
+async def _one(
+    name: str, target: str, access: Access, call: Callable[[Client], Awaitable[T]], *, is_checked: bool
+) -> T | UpstreamError:
     async with Client(target, access) as client:
         try:
+            if is_checked:
+                found = (await client.status()).service
+                if found != name:
+                    raise InputError(
+                        f"{target} is {found}, not {name}", hint="name that service, or give another address"
+                    )
             return await call(client)
         except UpstreamError as error:
             return error
 
 
-def call_in_order(services: Mapping[str, str], call: Callable[[Client], Awaitable[T]]) -> dict[str, T | UpstreamError]:
+def call_in_order(
+    services: Mapping[str, str], call: Callable[[Client], Awaitable[T]], *, host: str = ""
+) -> dict[str, T | UpstreamError]:
     """Call the services one after the other, in order; one that cannot be reached answers with its error.
 
-    Raises AccessError when one refuses the caller or cannot be trusted.
+    `host`: what the user gave; where it names a port, the service there must be the one meant. Raises InputError when
+    it is another, AccessError when one refuses the caller or cannot be trusted.
     """
     access = Access.of(load())
 
     async def every() -> dict[str, T | UpstreamError]:
-        return {name: await _one(target, access, call) for name, target in services.items()}
+        return {
+            name: await _one(name, target, access, call, is_checked=has_port(host)) for name, target in services.items()
+        }
 
-    return _admitted(asyncio.run(every()))
-
-
-def call_at_once(services: Mapping[str, str], call: Callable[[Client], Awaitable[T]]) -> dict[str, T | UpstreamError]:
-    """As `call_in_order`, but all at once."""
-    access = Access.of(load())
-
-    async def every() -> dict[str, T | UpstreamError]:
-        answers = await asyncio.gather(*(_one(target, access, call) for target in services.values()))
-        return dict(zip(services, answers, strict=True))
-
-    return _admitted(asyncio.run(every()))
-
-
-def _admitted(answers: dict[str, T | UpstreamError]) -> dict[str, T | UpstreamError]:
+    answers = asyncio.run(every())
     for name, answer in answers.items():
         if isinstance(answer, AccessError):
             raise AccessError(f"{name} at {answer.message}", hint=answer.hint)
     return answers
+
+
+def call_at_once(
+    services: Mapping[str, str], call: Callable[[Client], Awaitable[T]], *, host: str = ""
+) -> dict[str, T | UpstreamError]:
+    """As `call_in_order`, but all at once, and who refuses the caller answers with that, too."""
+    access = Access.of(load())
+
+    async def every() -> dict[str, T | UpstreamError]:
+        calls = (_one(name, target, access, call, is_checked=has_port(host)) for name, target in services.items())
+        return dict(zip(services, await asyncio.gather(*calls), strict=True))
+
+    return asyncio.run(every())

@@ -23,12 +23,12 @@ from raven.control.plan import (
     resolve_venue,
 )
 from raven.control.wanted import WantedFile
-from raven.errors import InputError, TooLateError, UpstreamError
+from raven.errors import AccessError, InputError, TooLateError, UpstreamError
 from raven.rpc.access import is_local
 from raven.rpc.pb import control_pb2
 from raven.settings import load
 
-STOP_S = 30.0
+STOP_S = 12.0
 FAILED = (control_pb2.SYMBOL_STATE_REFUSED, control_pb2.SYMBOL_STATE_NOT_WANTED)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Start, stop and watch Raven's collections.")
@@ -59,6 +59,7 @@ def start(
     results = call_in_order(
         targets(name, host),
         lambda client: client.start(symbol, venue=of_venue, wait_s=wait, timeout_s=wait + 30),
+        host=host,
     )
     _report({name: results[name]}, json)
 
@@ -79,7 +80,7 @@ def stop(
         for found, target in targets(name, host).items()
         if name or SERVICES[found].venue in ("", of_venue or SERVICES[found].venue)
     }
-    answers = call_in_order(asked, lambda client: client.stop(symbol, venue=of_venue, timeout_s=STOP_S))
+    answers = call_in_order(asked, lambda client: client.stop(symbol, venue=of_venue, timeout_s=STOP_S), host=host)
     if name:
         _report(answers, json)
         return
@@ -99,7 +100,9 @@ def stop(
 def stop_all(service: ServiceOption = "", host: HostOption = "", json: JsonOption = False) -> None:
     """Stop collecting anything, consumers first; in one service what users asked for."""
     name = resolve(service) if service else ""
-    results = call_in_order(targets(name, host), lambda client: client.stop_all(force=not name, timeout_s=STOP_S))
+    results = call_in_order(
+        targets(name, host), lambda client: client.stop_all(force=not name, timeout_s=STOP_S), host=host
+    )
     reached = {found: answer for found, answer in results.items() if not isinstance(answer, UpstreamError)}
     if not reached:
         why = "; ".join(f"{found}: {error}" for found, error in results.items())
@@ -120,17 +123,21 @@ def list_(
     results = {
         name: answer if isinstance(answer, UpstreamError) else [one for one in answer if of_venue in ("", one.venue)]
         for name, answer in call_at_once(
-            targets(resolve(service) if service else "", host), lambda client: client.list()
+            targets(resolve(service) if service else "", host), lambda client: client.list(), host=host
         ).items()
     }
-    failed = bool(service or host) and all(isinstance(answer, UpstreamError) for answer in results.values())
+    refused = [error for error in results.values() if isinstance(error, AccessError)]
+    answered = any(not isinstance(answer, UpstreamError) for answer in results.values())
+    failed = bool(refused) or (bool(service or host) and not answered)
     if json:
         output.print_json({name: _plain(answer) for name, answer in results.items()})
     else:
-        if not collections_table(results):
+        if not collections_table(results) and answered:
             output.console.print(
                 "Nothing is being collected. Begin with: ravenctl start --service timebar --symbol BTCUSDT"
             )
+        elif not answered and not failed:
+            output.console.print("No service is running. `raven up` starts them all.")
         _print_errors(results)
     raise typer.Exit(1 if failed else 0)
 
@@ -139,7 +146,7 @@ def list_(
 def status(service: ServiceOption = "", host: HostOption = "", json: JsonOption = False) -> None:
     """Show how the services are; exit code 1 when something wanted is unhealthy."""
     asked = targets(resolve(service) if service else "", host)
-    results = call_at_once(asked, lambda client: client.status())
+    results = call_at_once(asked, lambda client: client.status(), host=host)
     found = {name: answer for name, answer in results.items() if not isinstance(answer, UpstreamError)}
     if json:
         output.print_json(
@@ -149,7 +156,9 @@ def status(service: ServiceOption = "", host: HostOption = "", json: JsonOption 
         status_tables(results)
         if any(answer.simulated for answer in found.values()):
             output.console.print("[yellow]SIMULATED exchange: not a real market[/]")
-    unhealthy = [name for name, answer in found.items() if not answer.healthy]
+    refusals = {name: answer for name, answer in results.items() if isinstance(answer, AccessError | TooLateError)}
+    _print_errors(refusals)
+    unhealthy = [*refusals, *(name for name, answer in found.items() if not answer.healthy)]
     missed = [name for name in results if name not in found and is_local(asked[name]) and _wanted_here(name)]
     for name in missed:
         sys.stderr.write(f"{name} is not running, but is wanted to collect {', '.join(_wanted_here(name))}\n")
@@ -161,13 +170,17 @@ def forget(
     consumer: Annotated[str, typer.Argument(help="The consumer's name, such as raven_tibs-50052.")],
     service: ServiceOption = "",
     host: HostOption = "",
+    json: JsonOption = False,
 ) -> None:
     """Free the hold of a consumer that will not come back on what the journals keep."""
     asked = targets(resolve(service) if service else "", host)
-    results = call_in_order(asked, lambda client: client.forget(consumer))
+    results = call_in_order(asked, lambda client: client.forget(consumer), host=host)
     known = [name for name, answer in results.items() if answer is True]
     if not known:
         raise InputError(f"no running service knows a consumer {consumer}", hint="names look like raven_tibs-50052")
+    if json:
+        output.print_json({"consumer": consumer, "forgotten_by": known})
+        return
     output.console.print(f"{consumer} is forgotten by {', '.join(known)}")
 
 

@@ -7,9 +7,10 @@ from typing import Final
 
 from rich.markup import escape
 
+from raven.batches.instrument import Instrument
 from raven.cli import output
 from raven.clock import now_us
-from raven.errors import UpstreamError
+from raven.errors import AccessError, TooLateError, UpstreamError
 from raven.rpc.pb import control_pb2
 
 COUNTED: Final = {
@@ -49,7 +50,7 @@ def _collection_row(name: str, entry: control_pb2.Subscription) -> list[str]:
         entry.venue,
         escape(entry.symbol),
         output.state_text(entry.state),
-        output.count(entry.rows) if not entry.matches else "",
+        "" if _is_pattern(entry) else output.count(entry.rows),
         str(entry.last_trade_id or ""),
         output.duration(max(0, now_us() - entry.last_event_us) / 1e6) if entry.last_event_us else "",
         output.count(entry.missing_ids) if entry.missing_ids else "",
@@ -58,10 +59,17 @@ def _collection_row(name: str, entry: control_pb2.Subscription) -> list[str]:
     ]
 
 
+def _is_pattern(entry: control_pb2.Subscription) -> bool:
+    return Instrument(entry.venue, entry.symbol).is_pattern
+
+
 def status_tables(results: Mapping[str, control_pb2.StatusResponse | UpstreamError]) -> None:
     """How each service is, and what its counters tell."""
-    columns = ("service", "state", "up", "symbols>", "rows>", "lag>", "age>", "queue>", "journal>", "disk left>", "")
+    columns = ("service", "state", "up", "symbols>", "rows>", "lag>", "age>", "queue>", "journal>", "disk left>")
     output.table("Services", columns, [_service_row(name, answer) for name, answer in results.items()])
+    for name, answer in results.items():
+        for problem in [] if isinstance(answer, UpstreamError) else answer.problems:
+            output.console.print(f"[red]{name}[/]: {escape(problem)}", soft_wrap=True)
     counted = [
         [name, *(_counter(answer, counter) for counter in COUNTED.values()), _offset(answer)]
         for name, answer in results.items()
@@ -74,8 +82,8 @@ def status_tables(results: Mapping[str, control_pb2.StatusResponse | UpstreamErr
 
 def _service_row(name: str, answer: control_pb2.StatusResponse | UpstreamError) -> list[str]:
     if isinstance(answer, UpstreamError):
-        return [name, "[dim]not running[/]", *[""] * 9]
-    entries = [entry for entry in answer.subscriptions if not entry.matches]  # a pattern's symbols speak for it
+        return [name, _why(answer), *[""] * 8]
+    entries = [entry for entry in answer.subscriptions if not _is_pattern(entry)]  # its symbols speak for it
     health = "[green]ok[/]" if answer.healthy else "[red]unhealthy[/]"
     newest_us = max((entry.last_event_us for entry in entries), default=0)
     counters = answer.counters
@@ -90,8 +98,13 @@ def _service_row(name: str, answer: control_pb2.StatusResponse | UpstreamError) 
         output.count(counters.get("pending_rows", 0)),
         output.size(counters["journal_bytes"]) if "journal_bytes" in counters else "",
         output.duration(counters["disk_left_s"]) if "disk_left_s" in counters else "",
-        escape("; ".join(answer.problems)),
     ]
+
+
+def _why(error: UpstreamError) -> str:
+    if isinstance(error, AccessError):
+        return "[red]refuses the call[/]"
+    return "[red]does not answer[/]" if isinstance(error, TooLateError) else "[dim]not running[/]"
 
 
 def _counter(answer: control_pb2.StatusResponse, counter: str) -> str:

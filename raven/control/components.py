@@ -41,15 +41,15 @@ class Component(Protocol):
         """What is wrong beside the links."""
 
 
-def summary(entry: Wanted, matched: Sequence[control_pb2.Subscription]) -> control_pb2.Subscription:
-    """A pattern's own entry: as far as the furthest of what it matches."""
-    states = {subscription.state for subscription in matched}
+def summary(entry: Wanted, every: Sequence[control_pb2.Subscription]) -> control_pb2.Subscription:
+    """A pattern's own entry: as far as the furthest of `every` symbol it matches."""
+    states = {subscription.state for subscription in every}
     state = next((state for state in (STREAMING, WAITING) if state in states), CONNECTING)
     return control_pb2.Subscription(
         venue=entry.venue,
         symbol=entry.symbol,
         state=state,
         wanted_by=entry.wanted_by,
-        matches=len(matched),
-        message=f"{len(matched)} symbols",
+        matches=len(every),
+        message=f"{len(every)} symbol{'' if len(every) == 1 else 's'}",
     )

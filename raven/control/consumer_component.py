@@ -62,13 +62,13 @@ class ConsumerComponent:
             following = list(self._following(entry.venue))
             connected = any(follower.connected for follower in following)
             if entry.instrument.is_pattern:
-                own = [
+                every = [
                     self._subscription(entry, symbol, connected=connected, pattern=entry.symbol)
                     for symbol in self._facts.symbols(entry.venue)
-                    if entry.instrument.matches(symbol) and Instrument(entry.venue, symbol) not in wanted
+                    if entry.instrument.matches(symbol)
                 ]
-                shown = summary(entry, own)
-                found += [shown, *own]
+                shown = summary(entry, every)
+                found += [shown, *(one for one in every if Instrument(entry.venue, one.symbol) not in wanted)]
             else:
                 shown = self._subscription(entry, entry.symbol, connected=connected)
                 found.append(shown)
@@ -102,7 +102,7 @@ class ConsumerComponent:
         return control_pb2.Link(
             name=follower.name, target=follower.target, connected=follower.connected, error=follower.error,
             cursor=to_message(follower.consumer.position(follower.name)), lag_us=follower.lag_us,
-            needed=follower.is_needed,
+            needed=follower.is_wanted,
         )  # fmt: skip
 
 

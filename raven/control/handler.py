@@ -171,6 +171,9 @@ class ControlService:
                     result.message = f"still wanted by {', '.join(others)}"
                 else:
                     gone.append(entry)
+                    state, why = self._why_not(one)
+                    if state == control_pb2.SYMBOL_STATE_KEPT:
+                        result.state, result.message = state, why
             self._wanted.save()
             await self._component.remove(gone, self._wanted.entries)
             end = to_message(self._hub.place) if self._hub is not None else None

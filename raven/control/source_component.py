@@ -125,12 +125,7 @@ class SourceComponent:
         found: list[control_pb2.Subscription] = []
         for entry in wanted.values():
             pattern = entry.instrument.is_pattern
-            symbols = [
-                symbol for symbol in entry.ids_before if not pattern or Instrument(entry.venue, symbol) not in wanted
-            ]
-            if not pattern and not symbols:
-                symbols = [entry.symbol]
-            own = [
+            every = [
                 self._source.facts.subscription(
                     entry.venue,
                     symbol,
@@ -138,11 +133,11 @@ class SourceComponent:
                     wanted_by=entry.wanted_by,
                     pattern=entry.symbol if pattern else "",
                 )
-                for symbol in symbols
+                for symbol in (entry.ids_before if pattern else [entry.symbol])
             ]
             if pattern:
-                found.append(summary(entry, own))
-            found += own
+                found.append(summary(entry, every))
+            found += [one for one in every if not pattern or Instrument(entry.venue, one.symbol) not in wanted]
         return found
 
     def links(self) -> list[control_pb2.Link]:

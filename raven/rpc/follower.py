@@ -79,6 +79,11 @@ class Follower:
         self._changed = asyncio.Event()
 
     @property
+    def is_wanted(self) -> bool:
+        """Whether anything is wanted of the upstream."""
+        return bool(self._wanted)
+
+    @property
     def is_needed(self) -> bool:
         """Whether anything is wanted of the upstream, or still to be taken."""
         return bool(self._wanted or self._leaving or self._ending)

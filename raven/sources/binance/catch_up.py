@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 import polars as pl
 
+from raven.batches.hold import Hold
 from raven.clock import now_us
 from raven.errors import ExchangeError
 from raven.sources.binance.epochs import newest_trade_id
@@ -26,7 +28,7 @@ SHARE: Final = 0.5
 class CatchUp:
     """Fetches what came of symbols while no connection carried them, should they stay quiet afterwards.
 
-    `last_id` tells the newest id of a symbol in its session, None before its first; `fetched` is given the trades.
+    `hold` knows what came; `left` are symbols that are collected no more; `fetched` is given the trades.
     """
 
     def __init__(
@@ -34,24 +36,30 @@ class CatchUp:
         rest: BinanceRest,
         protocol: VenueProtocol,
         *,
-        last_id: Callable[[str], int | None],
+        hold: Hold,
+        left: AbstractSet[str],
         fetched: Callable[[pl.DataFrame], None],
         telemetry: Telemetry,
     ) -> None:
         self._rest = rest
         self._protocol = protocol
-        self._last_id = last_id
+        self._hold = hold
+        self._left = left
         self._fetched = fetched
         self._telemetry = telemetry
         self._due: dict[str, tuple[float, int]] = {}
         self._changed = asyncio.Event()
+
+    def _last_id(self, symbol: str) -> int | None:
+        """The last id of a symbol that is being collected, None before the first of its session."""
+        return None if symbol in self._left else self._hold.last_in_session(symbol)
 
     async def is_behind(self, symbols: Sequence[str]) -> bool:
         """Whether the exchange has trades of one of these (the first few are asked) that did not come."""
         try:
             for symbol in symbols[:ASKED_WHEN_STALE]:
                 newest = await newest_trade_id(self._rest, self._protocol, symbol)
-                last = self._last_id(symbol)
+                last = self._hold.last_id(symbol)
                 if newest is not None and (last is None or newest > last):
                     return True
         except ExchangeError as error:

@@ -74,8 +74,9 @@ class BinanceSource:
             hub.journal.tail_ids(), max_us=round(settings.hold_max_s * 1e6), max_rows=settings.hold_max_rows
         )
         self.rest = BinanceRest(settings, protocol, telemetry=telemetry)
+        self._left: set[str] = set()  # frames of these may still be under way
         self._catch_up = CatchUp(
-            self.rest, protocol, last_id=self._last_carried, fetched=self._take_fetched, telemetry=telemetry
+            self.rest, protocol, hold=self._hold, left=self._left, fetched=self._take_fetched, telemetry=telemetry
         )
         self.feed = Feed(
             settings, protocol, frames=self._frames, telemetry=telemetry, is_behind=self._catch_up.is_behind,
@@ -92,7 +93,6 @@ class BinanceSource:
         self._dead_letters = DeadLetters(folder / "dead_letters.jsonl")
         self._fetched: list[pl.DataFrame] = []
         self._ended: list[Released] = []
-        self._left: set[str] = set()  # frames of these may still be under way
         self._turn = asyncio.Lock()
         self._watermark = Watermark()
         self._connections = 0
@@ -179,10 +179,6 @@ class BinanceSource:
                 "held_left", f"{self._hold.held_rows} rows wait for others and are fetched at the next start"
             )
         await self.rest.close()
-
-    def _last_carried(self, symbol: str) -> int | None:
-        """The last id of a symbol that is being collected, None before the first of its session."""
-        return None if symbol in self._left else self._hold.last_in_session(symbol)
 
     def _take_fetched(self, trades: pl.DataFrame) -> None:
         self._fetched.append(trades)

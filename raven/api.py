@@ -139,7 +139,7 @@ def dollar_bars(
 def replay(
     path: str | Path,
     *,
-    symbols: Sequence[str] | None = None,
+    symbols: str | Sequence[str] | None = None,
     start: datetime | str | None = None,
     end: datetime | str | None = None,
 ) -> Iterator[pl.DataFrame]:
@@ -157,7 +157,7 @@ def replay(
         frame = to_frame(decode(entry.payload)[0])
         time = pl.col("ts_event" if "ts_event" in frame.columns else "open_time")
         if symbols is not None:
-            frame = frame.filter(pl.col("symbol").is_in(list(symbols)))
+            frame = frame.filter(pl.col("symbol").is_in([symbols] if isinstance(symbols, str) else list(symbols)))
         if since is not None:
             frame = frame.filter(time >= since)
         if until is not None:
@@ -173,7 +173,7 @@ def scan_trades(
     end: datetime | str | None = None,
 ) -> pl.LazyFrame:
     """The stored trades; raises StoreError when nothing has been stored yet."""
-    return delta.scan_trades(load().data / "delta", venue=venue, symbol=symbol, start=start, end=end)
+    return delta.scan_trades(load().data / "delta", venue=_venue(venue), symbol=symbol, start=start, end=end)
 
 
 def scan_bars(
@@ -193,11 +193,16 @@ def scan_bars(
     by_trades = spec is not None and spec.partition("-")[0] in _CLOSED_BY_TRADES
     chosen = kind or ("tick_imbalance_bars" if by_trades else "time_bars")
     root = load().data / "delta"
-    return delta.scan_bars(root, chosen, venue=venue, symbol=symbol, spec=spec, start=start, end=end)
+    return delta.scan_bars(root, chosen, venue=_venue(venue), symbol=symbol, spec=spec, start=start, end=end)
+
+
+def _venue(venue: str | None) -> str | None:
+    """The venue a user names (`spot` too); raises InputError for one there is not."""
+    return None if venue is None else resolve_venue(venue)
 
 
 async def live(
-    symbols: Sequence[str] | None = None,
+    symbols: str | Sequence[str] | None = None,
     kind: Kind = "trades",
     *,
     venue: str | None = None,
@@ -212,15 +217,16 @@ async def live(
     """
     if kind != "trades" and kind not in _SERVICE_OF:
         raise InputError(f"there is no kind {kind}", hint=f"kinds: trades, {', '.join(_SERVICE_OF)}")
-    chosen = resolve_venue(venue) if venue is not None else None
+    chosen = _venue(venue)
     service = _SERVICE_OF.get(kind) or VENUES[chosen or BINANCE_SPOT]
     settings = load()
     found = target_of(settings, service)
     target = target_from(host, int(found.rpartition(":")[2])) if host else found
     begin = start if isinstance(start, str) else int(utc(start).timestamp() * 1e6)
+    names = [symbols] if isinstance(symbols, str) else list(symbols or ())
     async with (
         Client(target, Access.of(settings)) as client,
-        aclosing(client.subscribe(begin, symbols=list(symbols or ()))) as stream,
+        aclosing(client.subscribe(begin, symbols=names)) as stream,
     ):
         async for _, payload in stream:
             if payload is None:

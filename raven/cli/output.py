@@ -7,8 +7,10 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import Any
 
+import typer
 from google.protobuf.message import Message
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -30,6 +32,7 @@ STATES: dict[int, tuple[str, str]] = {
     control_pb2.SYMBOL_STATE_STOPPED: ("stopped", "green"),
     control_pb2.SYMBOL_STATE_NOT_WANTED: ("not collected", "yellow"),
     control_pb2.SYMBOL_STATE_KEPT: ("goes on", "yellow"),
+    control_pb2.SYMBOL_STATE_NOT_TRADING: ("not trading", "yellow"),
 }
 
 
@@ -66,6 +69,13 @@ def _finite(data: Any) -> Any:
     if isinstance(data, list):
         return [_finite(value) for value in data]
     return None if isinstance(data, float) and not math.isfinite(data) else data
+
+
+def print_version(asked: bool) -> None:
+    """The installed version, and the end of the command."""
+    if asked:
+        console.print(f"Raven {version('raven-market-data')}")
+        raise typer.Exit
 
 
 def new_table(title: str, columns: Sequence[str]) -> Table:

@@ -23,6 +23,15 @@ app.command()(token)
 app.command()(replay)
 
 
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=output.print_version)
+    ] = False,
+) -> None:
+    pass
+
+
 @app.command()
 def up(
     symbols: Annotated[

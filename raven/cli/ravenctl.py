@@ -45,6 +45,15 @@ HostOption = Annotated[str, typer.Option("--host", help="Where the service is: h
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=output.print_version)
+    ] = False,
+) -> None:
+    pass
+
+
 @app.command()
 def start(
     symbol: SymbolOption,

@@ -37,6 +37,7 @@ GRANTED = (
     control_pb2.SYMBOL_STATE_STREAMING,
     control_pb2.SYMBOL_STATE_WAITING,
     control_pb2.SYMBOL_STATE_CONNECTING,
+    control_pb2.SYMBOL_STATE_NOT_TRADING,
 )
 
 

@@ -40,6 +40,7 @@ class SymbolFacts:
     held: bool = False
     waits_for: int = 0
     message: str = ""
+    is_trading: bool = True
 
 
 class SubscriptionTable:
@@ -136,7 +137,9 @@ class SubscriptionTable:
     ) -> control_pb2.Subscription:
         """One symbol as `list` and `status` show it; `pattern`: the one it is collected by."""
         facts = self.of(venue, symbol)
-        if not connected:
+        if not facts.is_trading:
+            state = control_pb2.SYMBOL_STATE_NOT_TRADING
+        elif not connected:
             state = control_pb2.SYMBOL_STATE_CONNECTING
         elif facts.rows:
             state = control_pb2.SYMBOL_STATE_STREAMING

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from raven.batches.batch import Cursor
 from raven.control.consumer_component import ConsumerComponent
 from raven.control.plan import VENUES
+from raven.errors import SettingsError
 from raven.rpc.follower import Follower
 from raven.rpc.subscriptions import SubscriptionTable
 from raven.services.runtime import Environment, Service
@@ -25,7 +26,8 @@ def build(
     sinks: Mapping[str, Sink[TradeStore] | Sink[BarStore]],
     facts: SubscriptionTable,
 ) -> Service:
-    """A sink for each upstream; sinks may be shared."""
+    """A sink for each upstream; sinks may be shared. Raises SettingsError for a database that is configured."""
+    _refuse_databases(environment)
     followers = {name: environment.follow(name, sink) for name, sink in sinks.items()}
     for sink in sinks.values():
         sink.acknowledge = lambda upstream, cursor: _acknowledge(followers, upstream, cursor)
@@ -37,6 +39,17 @@ def build(
         [*(sink.close for sink in unique), *(follower.close for follower in followers.values())],
         facts,
     )
+
+
+def _refuse_databases(environment: Environment) -> None:
+    """Rows that go elsewhere than the settings say would be missed too late."""
+    settings = environment.settings
+    for key, is_set in (("influx", settings.influx.url), ("timescale", settings.timescale.url.get_secret_value())):
+        if is_set:
+            raise SettingsError(
+                f"{key}.url is set, but this version of Raven stores in Delta Lake alone",
+                hint=f"leave {key}.url empty; what is stored lies below {settings.data / 'delta'}",
+            )
 
 
 async def _acknowledge(followers: Mapping[str, Follower], upstream: str, cursor: Cursor) -> None:

@@ -14,6 +14,7 @@ from raven.batches.schema import TRADE_SCHEMA, stream_schema, to_record_batch
 from raven.batches.sequence import check_sequence
 from raven.errors import InputError
 from raven.journal import Journal
+from raven.sources.binance.protocol import EVENTS
 from raven.sources.recordings import infer_venue, iter_trades
 
 
@@ -44,7 +45,8 @@ def import_files(
 ) -> ImportReport:
     """Append the trades of `files`, in the order given, to the journal `into`; `advance` hears of rows as they go.
 
-    Raises InputError for files that cannot be read or are of several venues, JournalError for the journal.
+    Raises InputError for files that cannot be read, are of several venues, or hold another series than their venue's
+    source collects (its ids would be taken for those); JournalError for the journal.
     """
     venues = {venue or infer_venue(path) for path in files}
     if len(venues) != 1:
@@ -57,7 +59,7 @@ def import_files(
     report = ImportReport(str(folder))
     with Journal.open(folder, stream_schema(TRADE_SCHEMA, kind="trades", venue=found)) as journal:
         last_ids = journal.tail_ids()
-        for trades in iter_trades(*files, venue=found, symbol=symbol):
+        for trades in iter_trades(*files, venue=found, symbol=symbol, event=EVENTS[found]):
             last_ids = _append(journal, trades, last_ids, report)
             advance(trades.height)
     report.symbols.sort()

@@ -14,6 +14,7 @@ import zstandard
 from websockets.asyncio.server import ServerConnection
 
 from raven.errors import ExchangeError
+from raven.rpc.pb import control_pb2
 from raven.settings import BinanceSettings
 from raven.sources.binance.protocol import FUTURES, SPOT, VenueProtocol
 from raven.sources.binance.rest import BinanceRest
@@ -140,7 +141,10 @@ async def test_a_halt_and_a_delisting_are_shown_told_once_and_harm_nothing(
             begin(source, HAN)
             facts = source.facts.of(protocol.venue, HAN)
             await until(lambda: "does not trade now" in facts.message)
+            shown = source.facts.subscription(protocol.venue, HAN, connected=True, wanted_by=[])
+            assert shown.state == control_pb2.SYMBOL_STATE_NOT_TRADING
             await until(lambda: facts.message == "")
+            assert facts.is_trading
             assert "币安人生USDT trades again" in told(caplog)
             await until(lambda: new == ["NEWUSDT"])
             await until(lambda: facts.message.endswith("says DELISTED"))

@@ -269,7 +269,7 @@ class TestPublishing:
             assert hub.journal.last_sequence == stopped_at < 40
             source.want({"BTCUSDT": None})
             await until(lambda: source.is_over, run)
-            assert hub.journal.last_sequence == 40
+            assert hub.journal.last_sequence == 40 + 1, "the last one closes the windows"
             assert source.facts.of("BINANCE_SPOT", "BTCUSDT").message == OVER
             assert hub.session_start == Cursor(hub.journal.id, 0)
 
@@ -290,8 +290,14 @@ class TestPublishing:
             assert 0 < hub.journal.last_sequence < 40
             source.want({"BTCUSDT": None})
             await until(lambda: source.is_over, run)
-        inputs = [entry.meta.input[1] for entry in JournalReader(tmp_path / "own").entries()]
+        async with replaying(recording, tmp_path / "own") as (source, hub, run):
+            source.want({"BTCUSDT": None})
+            await until(lambda: source.is_over, run)
+        *entries, end = JournalReader(tmp_path / "own").entries()
+        inputs = [entry.meta.input[1] for entry in entries]
         assert inputs == [one.meta.input[1] for one in recording.batches(None, {})]
+        assert (end.rows, end.meta.input) == (0, entries[-1].meta.input), "said once, whatever is started again"
+        assert end.meta.watermark_us > entries[-1].meta.watermark_us
 
     async def test_it_never_gets_further_ahead_than_the_journal_keeps(self, tmp_path: Path) -> None:
         batches = [(trades(range(n, n + 1_000)), BatchMeta()) for n in range(0, 150_000, 1_000)]

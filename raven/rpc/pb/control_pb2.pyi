@@ -18,6 +18,7 @@ class SymbolState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SYMBOL_STATE_STOPPED: _ClassVar[SymbolState]
     SYMBOL_STATE_NOT_WANTED: _ClassVar[SymbolState]
     SYMBOL_STATE_KEPT: _ClassVar[SymbolState]
+    SYMBOL_STATE_NOT_TRADING: _ClassVar[SymbolState]
 SYMBOL_STATE_UNSPECIFIED: SymbolState
 SYMBOL_STATE_STREAMING: SymbolState
 SYMBOL_STATE_WAITING: SymbolState
@@ -26,6 +27,7 @@ SYMBOL_STATE_REFUSED: SymbolState
 SYMBOL_STATE_STOPPED: SymbolState
 SYMBOL_STATE_NOT_WANTED: SymbolState
 SYMBOL_STATE_KEPT: SymbolState
+SYMBOL_STATE_NOT_TRADING: SymbolState
 
 class SymbolResult(_message.Message):
     __slots__ = ("venue", "symbol", "state", "message", "session_start", "session_end")

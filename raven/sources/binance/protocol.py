@@ -70,3 +70,6 @@ FUTURES: Final = VenueProtocol(
     weight_per_minute=2_400,
     max_messages_per_s=10,
 )
+
+EVENTS: Final = {protocol.venue: protocol.event for protocol in (SPOT, FUTURES)}
+"""The series that is collected at each venue: another one has ids of its own, and would be taken for it."""

@@ -87,7 +87,8 @@ class SymbolWatch:
         """Show the state of a collected symbol, and tell of it when it changed."""
         state = self._symbols.states.get(symbol, TRADING)
         message = "" if state == TRADING else f"{symbol} does not trade now: {self._venue} says {state}"
-        self._facts.of(self._venue, symbol).message = message
+        facts = self._facts.of(self._venue, symbol)
+        facts.message, facts.is_trading = message, state == TRADING
         before, self._noted[symbol] = self._noted[symbol], state
         if state == before:
             return

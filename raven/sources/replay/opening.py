@@ -5,21 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
 
 from raven.batches.schema import SCHEMA_VERSION, TRADE_SCHEMA
 from raven.errors import InputError
 from raven.journal import JournalReader
 from raven.sources.binance import BINANCE_SPOT
-from raven.sources.binance.protocol import FUTURES, SPOT
+from raven.sources.binance.protocol import EVENTS
 from raven.sources.recordings.kinds import Recording as Described
 from raven.sources.recordings.kinds import RecordingKind, describe
 from raven.sources.replay.files import FileRecording
 from raven.sources.replay.journals import JournalRecording
 from raven.sources.replay.recording import Choice, Recording
-
-_EVENTS: Final = {protocol.venue: protocol.event for protocol in (SPOT, FUTURES)}
-"""The series a source of the venue collects: another one has ids of its own, and would be taken for it."""
 
 
 def open_recording(
@@ -47,7 +43,7 @@ def open_recording(
         return JournalRecording(readers, choice, venue=found, identity=identity)
     files = [f"{one.path.name} ({one.path.stat().st_size} bytes)" for one in described]
     identity = _identity(files, choice)
-    return FileRecording(_series(described), choice, venue=found, event=_EVENTS[found], identity=identity, speed=speed)
+    return FileRecording(_series(described), choice, venue=found, event=EVENTS[found], identity=identity, speed=speed)
 
 
 def _series(described: Sequence[Described]) -> dict[str | None, list[Path]]:

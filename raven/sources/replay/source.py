@@ -12,10 +12,12 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final
 
-from raven.batches.batch import Cursor
+import polars as pl
+
+from raven.batches.batch import BatchMeta, Cursor
 from raven.batches.instrument import Instrument
-from raven.batches.schema import to_frame
-from raven.clock import monotonic_ns
+from raven.batches.schema import TRADE_DTYPES, to_frame, to_record_batch
+from raven.clock import monotonic_ns, now_us
 from raven.rpc.hub import Hub
 from raven.rpc.pb import control_pb2
 from raven.rpc.subscriptions import SubscriptionTable
@@ -26,6 +28,7 @@ UPSTREAM: Final = "recording"
 READ_AHEAD: Final = 32
 POLL_S: Final = 0.2
 OVER: Final = "replayed to the end"
+LONGEST_WINDOW_US: Final = 366 * 86_400_000_000
 
 Report = Callable[[int, int], None]
 """Hears of each batch: its rows, and when it was recorded (UTC, microseconds)."""
@@ -128,6 +131,7 @@ class ReplaySource:
                 if wait_s := self._pace.wait_s(recorded.due_us, monotonic_ns()):
                     await asyncio.sleep(wait_s)
                 await self._publish(recorded)
+        await self._close_windows()
         self.is_over = True
         self._tell_over()
         self._telemetry.info("replayed", f"{self._recording.name}: {OVER}", rows=self._telemetry.totals.get("rows", 0))
@@ -136,13 +140,25 @@ class ReplaySource:
         else:
             await asyncio.Event().wait()
 
+    async def _close_windows(self) -> None:
+        """Say that no trade will come: windows that are still open are sent as they stand, as on a live day's end."""
+        newest = await asyncio.to_thread(self._newest)
+        if newest is None or newest.watermark_us is None or newest.watermark_us > now_us():
+            return  # nothing was replayed, or it was said before a restart
+        end = BatchMeta(watermark_us=newest.watermark_us + LONGEST_WINDOW_US + now_us(), input=newest.input)
+        await self._hub.publish(to_record_batch(pl.DataFrame(schema=TRADE_DTYPES), self._hub.journal.schema), end)
+
     def _place(self) -> Cursor | None:
         """How far the recording is in the journal."""
-        journal = self._hub.journal
-        place = None
+        newest = self._newest()
+        return None if newest is None or newest.input is None else newest.input[1]
+
+    def _newest(self) -> BatchMeta | None:
+        """The newest batch in the journal."""
+        journal, newest = self._hub.journal, None
         for entry in journal.read(max(0, journal.last_sequence - 1)):
-            place = entry.meta.input
-        return None if place is None else place[1]
+            newest = entry.meta
+        return newest
 
     async def _rest(self) -> None:
         await self._is_wanted.wait()

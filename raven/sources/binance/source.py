@@ -275,8 +275,8 @@ class BinanceSource:
         self._watermark.advance(trades.get_column("ts_event").max() if trades.height else None, now_us)
         watermark_us = self._watermark.at(now_us) if self.feed.connected else None
         held = self._hold.held
-        if unreached := self.feed.unreached - set(held):  # trades of these may have been missed already
-            held = (*held, *sorted(unreached))
+        if watermark_us is not None:  # it does not speak for symbols whose trades may have been missed already
+            held = (*held, *sorted(self.feed.unreached.difference(held)))
         meta = BatchMeta(watermark_us=watermark_us, held=held, gaps=released.gaps)
         try:
             await self._hub.publish(to_record_batch(trades, self._hub.journal.schema), meta)

@@ -23,9 +23,8 @@ RATE = 2.0  # trades a second and symbol
 SECONDS = 300
 SEED = 11
 FAULTS = 20
-# every kind but `skip` and `garble`, which lose ids on the only connection that carries them; a drop loses none that
-# REST does not still have
 KINDS = "drop,stall,shutdown,repeat,reorder,429,418,500,slow,skip,garble"
+"""All kinds, those that lose frames included: REST still has what they lost."""
 
 
 def happened(run: Cluster) -> list[dict[str, object]]:
@@ -40,6 +39,7 @@ def test_every_trade_is_stored_once_and_the_bars_are_those_of_an_undisturbed_run
         tmp_path,
         # more room than by default: a drop leaves some 150 symbols to be fetched, and the exchange answers 240 a minute
         RAVEN__BINANCE_SPOT__HOLD_MAX_S="180",
+        RAVEN__BINANCE_SPOT__SYMBOLS_POLL_S="10",  # so that faults of REST meet requests
         RAVEN__TIMEBAR__SECONDS="[60]",
         RAVEN__TIBS__TICK_BARS="[50]",
         RAVEN__DELTA__FLUSH_S="5",

@@ -37,7 +37,9 @@ ServiceOption = Annotated[str, typer.Option("--service", help=f"One of {', '.joi
 SymbolOption = Annotated[
     list[str],
     typer.Option(
-        "--symbol", "-s", help="The venue's name, such as BTCUSDT, or a pattern, '*USDT'; repeat for several."
+        "--symbol",
+        "-s",
+        help="The venue's name, such as BTCUSDT, or a pattern, '*USDT'; several repeated or with commas.",
     ),
 ]
 VenueOption = Annotated[str, typer.Option("--venue", help=f"One of {', '.join(VENUES)}, or spot or futures.")]
@@ -67,7 +69,7 @@ def start(
     name, of_venue = resolve(service), resolve_venue(venue) if venue else ""
     results = call_in_order(
         targets(name, host),
-        lambda client: client.start(symbol, venue=of_venue, wait_s=wait, timeout_s=wait + 30),
+        lambda client: client.start(_split(symbol), venue=of_venue, wait_s=wait, timeout_s=wait + 30),
         host=host,
     )
     _report({name: results[name]}, json)
@@ -89,7 +91,9 @@ def stop(
         for found, target in targets(name, host).items()
         if name or SERVICES[found].venue in ("", of_venue or SERVICES[found].venue)
     }
-    answers = call_in_order(asked, lambda client: client.stop(symbol, venue=of_venue, timeout_s=STOP_S), host=host)
+    answers = call_in_order(
+        asked, lambda client: client.stop(_split(symbol), venue=of_venue, timeout_s=STOP_S), host=host
+    )
     if name:
         _report(answers, json)
         return
@@ -191,6 +195,10 @@ def forget(
         output.print_json({"consumer": consumer, "forgotten_by": known})
         return
     output.console.print(f"{consumer} is forgotten by {', '.join(known)}")
+
+
+def _split(symbols: Sequence[str]) -> list[str]:
+    return [symbol for given in symbols for symbol in given.split(",")]
 
 
 def _wanted_here(name: str) -> list[str]:

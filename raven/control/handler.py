@@ -104,7 +104,7 @@ class ControlService:
         added = answers.get(instrument)
         return control_pb2.SymbolResult(
             venue=entry.venue, symbol=entry.symbol, state=entry.state,
-            message=entry.message or (added.message if added is not None else ""),
+            message="; ".join(filter(None, [added.message if added is not None else "", entry.message])),
             session_start=to_message(self._wanted.entries[instrument].session_start),
         )  # fmt: skip
 

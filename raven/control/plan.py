@@ -31,7 +31,9 @@ SOURCES: Final = ("binance_spot", "binance_futures")
 SERVICES: Final[dict[str, ServicePlan]] = {
     plan.name: plan
     for plan in (
-        ServicePlan("binance_spot", "raven.services.binance_spot", "port_binance_spot", venue="BINANCE_SPOT"),
+        ServicePlan(
+            "binance_spot", "raven.services.binance_spot", "port_binance_spot", aliases=("spot",), venue="BINANCE_SPOT"
+        ),
         ServicePlan(
             "binance_futures", "raven.services.binance_futures", "port_binance_futures", venue="BINANCE_FUTURES"
         ),
@@ -44,14 +46,14 @@ SERVICES: Final[dict[str, ServicePlan]] = {
         ),
         ServicePlan("raven_tibs", "raven.services.tibs", "port_tibs", SOURCES, ("tibs", "tib")),
         ServicePlan(
-            "tick_persistence", "raven.services.tick_persistence", "port_tick_persistence", SOURCES, ("ticks",)
+            "tick_persistence", "raven.services.tick_persistence", "port_tick_persistence", SOURCES, ("ticks", "tick")
         ),
         ServicePlan(
             "bar_persistence",
             "raven.services.bar_persistence",
             "port_bar_persistence",
             ("raven_timebar", "raven_tibs"),
-            ("bars",),
+            ("bars", "bar"),
         ),
     )
 }
@@ -63,11 +65,12 @@ VENUES: Final = {SERVICES[name].venue: name for name in SOURCES}
 
 def resolve(name: str) -> str:
     """The service a user means by `name`; raises InputError with the nearest names."""
+    meant = name.strip().lower().replace("-", "_")
     for plan in SERVICES.values():
-        if name == plan.name or name in plan.aliases:
+        if meant == plan.name or meant in plan.aliases:
             return plan.name
     known = [known for plan in SERVICES.values() for known in (plan.name, *plan.aliases)]
-    close = difflib.get_close_matches(name, known, n=2)
+    close = difflib.get_close_matches(meant, known, n=2)
     hint = f"did you mean {' or '.join(close)}?" if close else f"services: {', '.join(SERVICES)}"
     raise InputError(f"there is no service {name}", hint=hint)
 

@@ -100,7 +100,7 @@ class Follower:
         else:
             self.consumer.want(self.name, instruments)
         try:
-            results = await self._request(instruments)
+            results = await self._request(instruments, is_new=joining)
         except UpstreamError as error:
             self.error = str(error)
             refused = isinstance(error, AccessError)
@@ -231,7 +231,10 @@ class Follower:
                     await self._leave_ended()
         self._changed.clear()
 
-    async def _request(self, instruments: Sequence[Instrument]) -> list[control_pb2.SymbolResult]:
+    async def _request(
+        self, instruments: Sequence[Instrument], *, is_new: bool = False
+    ) -> list[control_pb2.SymbolResult]:
+        """Ask the upstream for these; what is refused when it is new is told to whoever asked, and not logged."""
         results = []
         for venue, symbols in _by_venue(instruments):
             results += await self._client.start(symbols, venue=venue, requester=self._consumer_name)
@@ -243,7 +246,8 @@ class Follower:
                 self.refused.pop(instrument, None)
             elif self.refused.get(instrument) != result.message:
                 self.refused[instrument] = result.message
-                self._telemetry.error("symbol_refused", f"{self.name} refuses {result.symbol}: {result.message}")
+                if not is_new:
+                    self._telemetry.error("symbol_refused", f"{self.name} refuses {result.symbol}: {result.message}")
         return results
 
     async def _release(self) -> None:

@@ -13,7 +13,7 @@ from raven.cli.config import config
 from raven.cli.replay import replay
 from raven.cli.simulate import SIMULATED_PORT, simulate
 from raven.cli.token import token
-from raven.control.plan import resolve
+from raven.control.plan import resolve, resolve_venue
 from raven.settings import MAX_PORT, load
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Raven: trades, bars, and both in your databases.")
@@ -46,7 +46,8 @@ def up(
     ] = None,
     venue: Annotated[str, typer.Option(help="Venue of symbols that name none: spot or futures.")] = "",
     only: Annotated[
-        list[str] | None, typer.Option("--only", help="Run this service and no others; repeat for several.")
+        list[str] | None,
+        typer.Option("--only", help="Run this service and no others; several repeated or with commas."),
     ] = None,
     collect: Annotated[
         bool, typer.Option("--collect/--no-collect", help="Ask for symbols, or only go on with what was collected.")
@@ -69,7 +70,7 @@ def up(
     from raven.cli.up import up as run_up  # noqa: PLC0415
 
     plan = Plan(
-        services=services_of(dict.fromkeys(resolve(name) for name in only or [])),
+        services=services_of(dict.fromkeys(resolve(name) for given in only or [] for name in given.split(","))),
         instruments=parse_instruments(symbols or [], venue),
         collect=collect, simulate=simulate, simulated_port=simulated_port, rate=rate, logs=logs,
     )  # fmt: skip
@@ -80,15 +81,14 @@ def up(
 def import_(
     file: Annotated[list[Path], typer.Argument(help="Archive zips or CSVs, raw captures, Parquet.")],
     into: Annotated[Path | None, typer.Option(help="Journal folder; default <data>/imported-<venue>.")] = None,
-    venue: Annotated[
-        str | None, typer.Option(help="BINANCE_SPOT or BINANCE_FUTURES; default: as the file tells.")
-    ] = None,
+    venue: Annotated[str | None, typer.Option(help="spot or futures; default: as the file tells.")] = None,
     symbol: Annotated[str | None, typer.Option(help="For files that name no symbol.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Turn recordings into a journal that can be replayed and read by Polars and pyarrow."""
     from raven.sources.importing import import_files  # noqa: PLC0415 - other commands need not load it
 
+    venue = None if venue is None else resolve_venue(venue)
     with output.progress("importing", enabled=not json) as advance:
         report = import_files(file, into=into, data=load().data, venue=venue, symbol=symbol, advance=advance)
     if json:

@@ -63,20 +63,27 @@ def call_in_order(
         }
 
     answers = asyncio.run(every())
-    for name, answer in answers.items():
-        if isinstance(answer, AccessError):
-            raise AccessError(f"{name} at {answer.message}", hint=answer.hint)
+    _raise_refusals(answers)
     return answers
 
 
 def call_at_once(
     services: Mapping[str, str], call: Callable[[Client], Awaitable[T]], *, host: str = ""
 ) -> dict[str, T | UpstreamError]:
-    """As `call_in_order`, but all at once, and who refuses the caller answers with that, too."""
+    """As `call_in_order`, but all at once; beside others that answer, who refuses the caller answers with that, too."""
     access = Access.of(load())
 
     async def every() -> dict[str, T | UpstreamError]:
         calls = (_one(name, target, access, call, is_checked=has_port(host)) for name, target in services.items())
         return dict(zip(services, await asyncio.gather(*calls), strict=True))
 
-    return asyncio.run(every())
+    answers = asyncio.run(every())
+    if all(isinstance(answer, UpstreamError) for answer in answers.values()):
+        _raise_refusals(answers)
+    return answers
+
+
+def _raise_refusals(answers: Mapping[str, object]) -> None:
+    for name, answer in answers.items():
+        if isinstance(answer, AccessError):
+            raise AccessError(f"{name} at {answer.message}", hint=answer.hint)

@@ -78,8 +78,10 @@ def assert_same(found: dict[str, pl.DataFrame], expected: dict[str, pl.DataFrame
 
 
 def assert_replayed_once(own: Path, recording: Path) -> None:
-    """The replay's journal holds each recorded batch once: its rows, watermark, held and gaps."""
-    for mine, theirs in zip_longest(JournalReader(own).entries(), JournalReader(recording).entries()):
+    """The replay's journal holds each recorded batch once, its rows, watermark, held and gaps; and its own end."""
+    *replayed, end = JournalReader(own).entries()
+    assert (end.rows, end.meta.input) == (0, replayed[-1].meta.input)
+    for mine, theirs in zip_longest(replayed, JournalReader(recording).entries()):
         assert mine.meta.input[1] == theirs.meta.cursor
         assert (mine.meta.watermark_us, mine.meta.held, mine.meta.gaps) == (
             theirs.meta.watermark_us, theirs.meta.held, theirs.meta.gaps,

@@ -314,7 +314,7 @@ class TestPublishing:
                 assert not result.lost_by
                 hub.journal.acknowledge("slow", hub.journal.last_sequence)
                 await asyncio.sleep(0.02)
-            assert hub.journal.last_sequence == 150
+            assert hub.journal.last_sequence == 150 + 1  # and the end
 
     async def test_once_it_ends_when_all_is_acknowledged(self, tmp_path: Path, recording: Recording) -> None:
         async with replaying(recording, tmp_path / "own", once=True) as (source, hub, run):
@@ -341,4 +341,4 @@ class TestPublishing:
             facts = source.facts.of("BINANCE_SPOT", "ETHUSDT")
             assert (facts.gaps, facts.missing_ids, facts.rows) == (1, 3, 5)
             assert "BTCUSDT" not in source.acknowledged
-            assert hub.journal.last_sequence == 5, "rows of symbols that nobody wants are published, too"
+            assert hub.journal.last_sequence == 5 + 1, "rows of symbols that nobody wants are published, too"

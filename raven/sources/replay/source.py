@@ -143,9 +143,10 @@ class ReplaySource:
     async def _close_windows(self) -> None:
         """Say that no trade will come: windows that are still open are sent as they stand, as on a live day's end."""
         newest = await asyncio.to_thread(self._newest)
-        if newest is None or newest.watermark_us is None or newest.watermark_us > now_us():
+        if newest is None or (newest.watermark_us is not None and newest.watermark_us > now_us()):
             return  # nothing was replayed, or it was said before a restart
-        end = BatchMeta(watermark_us=newest.watermark_us + LONGEST_WINDOW_US + now_us(), input=newest.input)
+        # what was recorded lies in the past, whatever its own last watermark says
+        end = BatchMeta(watermark_us=now_us() + LONGEST_WINDOW_US, input=newest.input)
         await self._hub.publish(to_record_batch(pl.DataFrame(schema=TRADE_DTYPES), self._hub.journal.schema), end)
 
     def _place(self) -> Cursor | None:

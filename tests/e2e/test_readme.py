@@ -192,24 +192,33 @@ def test_stop_goes_everywhere(folder: Path) -> None:
 
 def test_yesterday_is_replayed(run: Run) -> None:
     run.end()
+    live = complete_bars(run.folder / "data" / "raven_timebar-50051")
+    assert live.height > 2
     replayed = background(block("raven replay"), run.folder, "replay.log")
     consumer = None
     try:
         wait_until(lambda: not is_free(50001), 60, "the replay listens")
-        told = re.search(r"export RAVEN__DATA=(\S+)", (run.folder / "replay.log").read_text())
-        assert told, (run.folder / "replay.log").read_text()
+        log = run.folder / "replay.log"
+        told = wait_until(lambda: re.search(r"export RAVEN__DATA=(\S+)", log.read_text()), 20, "the line is printed")
         consumer = background("raven_timebar --seconds 5", run.folder, "replayed_bars.log", RAVEN__DATA=told[1])
         wait_until(lambda: not is_free(50051), 60, "the aggregator listens")
         started = shell("ravenctl start --service timebar --symbol BTCUSDT --wait 20", run.folder)
         assert "raven_timebar BTCUSDT of BINANCE_SPOT streaming" in started.stdout, started.stdout + started.stderr
         wait_until(lambda: "replayed to the end" in shell("ravenctl list", run.folder).stdout, 60, "the end is told")
+        bars = Path(told[1]) / "raven_timebar-50051"
+        wait_until(lambda: complete_bars(bars).height >= live.height, 30, "the aggregator has taken all of it")
     finally:
         end(replayed)
         if consumer is not None:
             end(consumer)
-    live = pl.concat(raven.replay(run.folder / "data" / "raven_timebar-50051"))
-    again = pl.concat(raven.replay(Path(told[1]) / "raven_timebar-50051"))
-    closed = (pl.col("symbol") == "BTCUSDT") & (pl.col("venue") == "BINANCE_SPOT") & pl.col("complete")
-    live = live.filter(closed, pl.col("spec") == "5s")
-    assert live.height > 2
-    assert again.filter(closed).head(live.height).equals(live)
+    assert complete_bars(bars).head(live.height).equals(live)
+
+
+def complete_bars(journal: Path) -> pl.DataFrame:
+    """The complete 5 s bars of spot BTCUSDT in an aggregator's journal, as they came."""
+    batches = list(raven.replay(journal))
+    if not batches:
+        return pl.DataFrame()
+    bars = pl.concat(batches)
+    spot = (pl.col("symbol") == "BTCUSDT") & (pl.col("venue") == "BINANCE_SPOT")
+    return bars.filter(spot, pl.col("spec") == "5s", pl.col("complete"))

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from google.protobuf.message import Message
@@ -76,6 +76,14 @@ def print_version(asked: bool) -> None:
     if asked:
         console.print(f"Raven {version('raven-market-data')}")
         raise typer.Exit
+
+
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=print_version)
+    ] = False,
+) -> None:
+    """The options of a program beside its commands."""
 
 
 def new_table(title: str, columns: Sequence[str]) -> Table:

@@ -17,19 +17,11 @@ from raven.control.plan import resolve, resolve_venue
 from raven.settings import MAX_PORT, load
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Raven: trades, bars, and both in your databases.")
+app.callback()(output.options)
 app.command()(simulate)
 app.command()(config)
 app.command()(token)
 app.command()(replay)
-
-
-@app.callback()
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=output.print_version)
-    ] = False,
-) -> None:
-    pass
 
 
 @app.command()

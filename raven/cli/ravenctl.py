@@ -32,6 +32,7 @@ STOP_S = 12.0
 FAILED = (control_pb2.SYMBOL_STATE_REFUSED, control_pb2.SYMBOL_STATE_NOT_WANTED)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Start, stop and watch Raven's collections.")
+app.callback()(output.options)
 
 ServiceOption = Annotated[str, typer.Option("--service", help=f"One of {', '.join(SERVICES)}. Default: all.")]
 SymbolOption = Annotated[
@@ -45,15 +46,6 @@ SymbolOption = Annotated[
 VenueOption = Annotated[str, typer.Option("--venue", help=f"One of {', '.join(VENUES)}, or spot or futures.")]
 HostOption = Annotated[str, typer.Option("--host", help="Where the service is: host, host:port or URL.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-@app.callback()
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=output.print_version)
-    ] = False,
-) -> None:
-    pass
 
 
 @app.command()

@@ -6,6 +6,7 @@ They keep the trades of the open bar in a list and compute every figure from tha
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -113,21 +114,23 @@ class TimeBarOracle:
         return {"open_time": open_us, "close_time": open_us + self.every_us, **bar.figures(complete)}
 
 
-class ClosedByTradesOracle:
+class ClosedByTradesOracle(ABC):
     """Bars that trades close; a type says when, and what is shown beside the figures."""
 
     def __init__(self) -> None:
         self.open: dict[str, OpenBar] = {}
         self.last: dict[str, tuple[Trade, int]] = {}
 
+    @abstractmethod
     def is_over(self, trades: list[Trade]) -> bool:
-        raise NotImplementedError
+        """Whether the last of `trades` closes the bar they make."""
 
-    def learn(self, trades: list[Trade]) -> None:
+    def learn(self, trades: list[Trade]) -> None:  # noqa: B027 - most types learn nothing
         """A bar of `trades` closed by the rule."""
 
+    @abstractmethod
     def own_figures(self, _symbol: str) -> dict:
-        raise NotImplementedError
+        """What is shown of a bar beside the figures of all bars."""
 
     def step(self, trades: Iterable[Trade]) -> list[dict]:
         closed = []

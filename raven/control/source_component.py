@@ -14,6 +14,7 @@ from raven.errors import ExchangeError
 from raven.rpc.pb import control_pb2
 from raven.sources.source import Source
 
+UNCHECKED: Final = "taken unchecked: the venue did not answer in time whether it has it"
 ASK_S: Final = 3.0
 """How long a request to start waits for the venue's list of symbols; others wait behind it."""
 
@@ -61,11 +62,13 @@ class SourceComponent:
         ]
 
     async def _refused(self, symbols: Sequence[str]) -> Mapping[str, str]:
-        """Which of `symbols` the venue does not have; none when it does not say so in time."""
+        """Which of `symbols` the venue does not have; none when it does not say in time, which each then shows."""
         try:
             async with asyncio.timeout(ASK_S):
                 return await self._source.check(symbols)
         except TimeoutError:
+            for symbol in symbols:  # until the next reading of the list says more
+                self._source.facts.of(self._source.venue, symbol).message = UNCHECKED
             return {}
 
     async def _add_pattern(self, entry: Wanted) -> control_pb2.SymbolResult:

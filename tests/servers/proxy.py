@@ -12,7 +12,7 @@ from typing import Literal
 
 from tests.servers.sandbox import free_port
 
-Mode = Literal["pass", "refuse", "hang", "cut"]
+Mode = Literal["pass", "refuse", "hang", "cut", "mute"]
 
 _RESET = struct.pack("ii", 1, 0)
 
@@ -24,6 +24,7 @@ class Proxy:
     - refuse: nobody listens, open connections are cut.
     - hang: connections are taken and nothing goes either way, in open ones too; what waits goes on with "pass".
     - cut: connections are taken and closed at once, open ones are cut.
+    - mute: what the client says arrives, what the server answers is lost: "was it written?".
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -58,7 +59,7 @@ class Proxy:
 
     async def _change(self, mode: Mode) -> None:
         self._mode = mode
-        if mode == "pass":
+        if mode in ("pass", "mute"):
             self._flows.set()
         else:
             self._flows.clear()
@@ -84,7 +85,7 @@ class Proxy:
             await self._flows.wait()
             there_reader, there_writer = await asyncio.open_connection(*self._target)
             writers.append(there_writer)
-            await asyncio.gather(self._pump(reader, there_writer), self._pump(there_reader, writer))
+            await asyncio.gather(self._pump(reader, there_writer), self._pump(there_reader, writer, answers=True))
         except (OSError, asyncio.CancelledError):
             for each in writers:  # both sides see a reset, not an end
                 each.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
@@ -93,9 +94,11 @@ class Proxy:
             for each in writers:
                 each.transport.abort()
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, answers: bool = False) -> None:
         while data := await source.read(65_536):
             await self._flows.wait()
+            if answers and self._mode == "mute":
+                continue
             sink.write(data)
             await sink.drain()
         with contextlib.suppress(OSError):

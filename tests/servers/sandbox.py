@@ -130,7 +130,8 @@ class Process:
 
     def end(self, number: signal.Signals, timeout_s: float = 30) -> None:
         """Send the first process a signal and wait until it and all below have ended; SIGKILL leaves no choice."""
-        self.signal(signal.SIGCONT, to_all=True)
+        if number != signal.SIGKILL:  # which a paused process takes as it is
+            self.signal(signal.SIGCONT, to_all=True)
         self.signal(number, to_all=False)
         try:
             self._outer.wait(timeout_s)

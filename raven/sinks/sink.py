@@ -247,10 +247,7 @@ class Sink(ABC, Generic[S]):
             self._telemetry.warning(
                 "not_flushed", f"{self.worker.label} is down; the upstream's journal keeps what is left"
             )
-        with contextlib.suppress(TimeoutError):  # it hangs: the next to open it finds what a crash would leave
-            async with asyncio.timeout(CLOSE_S):
-                await self.worker.once(self._store.close)
-        self.worker.stop()
+        await self.worker.close(CLOSE_S)
 
     async def _flush_all(self) -> None:
         if self.ready.is_set():

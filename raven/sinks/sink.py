@@ -205,7 +205,7 @@ class Sink(ABC, Generic[S]):
             try:
                 result = await self._in_thread(lambda: self._write_once(flight.items, flight.positions))
             except StoreUnavailableError as error:
-                pause_s = backoff.next_s()
+                pause_s = max(backoff.next_s(), error.retry_after_s)
                 self.problem = f"{self._store.table}: {error}"
                 self._telemetry.add("retries", store=self._store.table)
                 self._telemetry.warning("store_unavailable", f"{self.problem}; it is tried again until it works")

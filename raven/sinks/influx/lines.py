@@ -57,6 +57,7 @@ class Lines:
 
 def encode_lines(trades: pl.DataFrame) -> Lines:
     """A line for each row of `trades` (columns of TRADES), in their order; none may be `unwritable`."""
+    trades = trades.rechunk()  # Polars 2.1 panics when it formats columns that lie in chunks of their own
     event_us = pl.col("ts_event").to_physical()
     line = pl.format(
         f"{MEASUREMENT},venue={{}},symbol={{}},side={{}} "
@@ -69,7 +70,7 @@ def encode_lines(trades: pl.DataFrame) -> Lines:
         "origin",
         event_us // 1000 * IDS_PER_MS + pl.col("trade_id") % IDS_PER_MS,
     )
-    array = trades.select(line=line).get_column("line").rechunk().to_arrow()
+    array = trades.select(line=line).get_column("line").to_arrow()
     _, offsets, data = array.buffers()
     view = memoryview(data) if data is not None else memoryview(b"")
     return Lines(view, np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1])

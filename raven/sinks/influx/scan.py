@@ -107,10 +107,11 @@ def _pages(scan: _Scan, page_rows: int) -> Iterator[pl.DataFrame]:
                 for name in TRADES.schema.names
             ).cast(polars_schema(TRADES.schema))  # type: ignore[arg-type]
             event_us = pl.col("ts_event").to_physical()
-            yield trades.filter(
-                True if scan.start_us is None else event_us >= scan.start_us,
-                True if scan.end_us is None else event_us < scan.end_us,
-            )
+            if scan.start_us is not None:
+                trades = trades.filter(event_us >= scan.start_us)
+            if scan.end_us is not None:
+                trades = trades.filter(event_us < scan.end_us)
+            yield trades
     finally:
         client.close()
 
@@ -146,7 +147,7 @@ def _csv(answer: Answer, columns: Sequence[str]) -> pl.DataFrame:
     schema = {name: _STORED[name] for name in ("time", *columns)}
     if not answer.body.strip():
         return pl.DataFrame(schema=schema)
-    return pl.read_csv(answer.body, columns=list(schema), schema_overrides=schema).select(schema)
+    return pl.read_csv(answer.body, columns=list(schema), schema_overrides=schema).select(list(schema))
 
 
 def _any(client: Client, text: str) -> bool:

@@ -14,9 +14,9 @@ from raven.sinks.influx import InfluxTradeStore, scan_trades
 from tests.servers.influx import Bucket
 
 
-def settings_of(bucket: Bucket, **changes: Any) -> InfluxSettings:
-    """Settings that lead to `bucket`."""
-    given = {"url": bucket.url, "token": bucket.token, "org": bucket.org, "bucket": bucket.name, "timeout_s": 20}
+def settings_of(place: Bucket, **changes: Any) -> InfluxSettings:
+    """Settings that lead to the bucket `place`."""
+    given = {"url": place.url, "token": place.token, "org": place.org, "bucket": place.name, "timeout_s": 20}
     return InfluxSettings.model_validate(given | changes)
 
 

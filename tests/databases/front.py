@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gzip
 import http.client
+import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
+
+import trustme
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,12 @@ class Front:
     """Listens on `url` and passes requests on to `target`.
 
     - `requests`: all that came.
+    - `certificate`: what it shows; with one it speaks TLS.
     - `replies`: what is answered instead of the target, one request each.
     - `judge`: asked about each request after that; None passes it on.
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, certificate: trustme.LeafCert | None = None) -> None:
         self.requests: list[Request] = []
         self.replies: deque[Reply] = deque()
         self.judge: Callable[[Request], Reply | None] = lambda _: None
@@ -70,7 +74,7 @@ class Front:
                 finally:
                     there.close()
 
-            do_GET = do_POST
+            do_GET = do_POST  # noqa: N815
 
             def _answer(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
                 self.send_response(status)
@@ -84,6 +88,11 @@ class Front:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
+        if certificate is not None:
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            certificate.configure_cert(tls)
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+            self.url = f"https://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()
 

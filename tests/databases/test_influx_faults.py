@@ -9,11 +9,12 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import trustme
 from polars.testing import assert_frame_equal
 
 from raven.batches.batch import Cursor
 from raven.sinks.dead_letters import FOLDER, DeadLetters
-from raven.sinks.influx import InfluxTradeStore
+from raven.sinks.influx import InfluxTradeStore, scan_trades
 from raven.sinks.influx.delivery import MOST_REFUSED_ROWS
 from raven.sinks.store import StoreRefusedError, StoreUnavailableError, TradeFlush, WriteResult
 from tests.databases.front import Front, Reply
@@ -121,7 +122,7 @@ def test_so_many_refused_rows_are_a_fault_of_the_bucket(
     trades = some_trades("BTCUSDT", 0, 5_000)
     spoil(bucket, "2024-08-09T00:00:00")
     for _ in range(2):
-        with pytest.raises(StoreRefusedError, match="more than 100 rows .* field type conflict"):
+        with pytest.raises(StoreRefusedError, match=r"more than 100 rows .* field type conflict"):
             fronted.write(flush(trades))
     assert len(front.requests) == 2  # the server's own count spares the search
     assert not DeadLetters(tmp_path / FOLDER).read()
@@ -132,8 +133,8 @@ def test_so_many_refused_rows_are_a_fault_of_the_bucket(
 
 
 def test_so_many_are_found_where_the_server_does_not_count(fronted: InfluxTradeStore, front: Front) -> None:
-    front.judge = lambda request: Reply(400, '{"code":"invalid","message":"unable to parse"}')
-    with pytest.raises(StoreRefusedError, match="more than 100 rows .* unable to parse"):
+    front.judge = lambda _: Reply(400, '{"code":"invalid","message":"unable to parse"}')
+    with pytest.raises(StoreRefusedError, match=r"more than 100 rows .* unable to parse"):
         fronted.write(flush(some_trades("BTCUSDT", 0, 2_000)))
     assert len(front.requests) < 3 * MOST_REFUSED_ROWS
 
@@ -237,7 +238,7 @@ def test_a_full_disk_is_said_in_words(own_influx: Callable[..., AnyInflux], tmp_
         store.write(flush(some_trades("BTCUSDT", 0, 100)))
         server.fill_disk()
         sequence = 1
-        with pytest.raises(StoreUnavailableError, match="no space left.*free some space"):
+        with pytest.raises(StoreUnavailableError, match=r"no space left.*free some space"):  # noqa: PT012
             while sequence < 10_000:
                 sequence += 1
                 store.write(flush(some_trades("BTCUSDT", sequence * 100, 100), sequence))
@@ -314,10 +315,28 @@ def test_422_with_a_count_and_without(fronted: InfluxTradeStore, bucket: Bucket,
     assert bucket.query("SELECT count(trade_id) FROM trades")["count"].to_list() == [9]
 
 
-def test_an_insecure_certificate_is_a_matter_of_settings(bucket: Bucket, tmp_path: Path) -> None:
+def test_tls_spoken_to_a_plain_port_is_a_matter_of_settings(bucket: Bucket, tmp_path: Path) -> None:
     store = make_store(settings_of(bucket, url=bucket.url.replace("http://", "https://")), tmp_path)
-    with pytest.raises(StoreUnavailableError, match="does not answer"):
+    with pytest.raises(StoreRefusedError, match=r"does not answer.*influx\.url"):
         store.open()
+
+
+def test_certificates_are_checked_as_the_settings_say(bucket: Bucket, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    front = Front(bucket.url, authority.issue_cert("127.0.0.1"))
+    try:
+        with pytest.raises(StoreRefusedError, match=r"certificate verify failed.*influx\.tls_ca"):
+            make_store(settings_of(bucket, url=front.url), tmp_path).open()
+        missing = settings_of(bucket, url=front.url, tls_ca=str(tmp_path / "none.pem"))
+        with pytest.raises(StoreRefusedError, match=r"none\.pem"):
+            make_store(missing, tmp_path).open()
+        for number, trusting in enumerate(({"tls_ca": str(tmp_path / "ca.pem")}, {"verify_tls": False})):
+            with opened(bucket, tmp_path, url=front.url, **trusting) as store:
+                assert store.write(flush(some_trades("BTCUSDT", number * 5, 5))).rows == 5
+            assert scan_trades(settings_of(bucket, url=front.url, **trusting)).collect().height == (number + 1) * 5
+    finally:
+        front.close()
 
 
 def _columns() -> list[str]:

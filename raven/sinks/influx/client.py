@@ -7,6 +7,7 @@ Its own batching, retries and compression stay off: the first loses points silen
 from __future__ import annotations
 
 import gzip
+from pathlib import Path
 from typing import Any, Final
 
 import urllib3
@@ -17,12 +18,16 @@ from urllib3.exceptions import HTTPError, InsecureRequestWarning, MaxRetryError
 
 from raven.settings.sections import InfluxSettings
 from raven.sinks.influx.responses import Answer
+from raven.sinks.store import StoreRefusedError
 
 GZIP_LEVEL: Final = 1
 
 
 class Client:
-    """Writes and queries at `settings.url`; every call ends `settings.timeout_s` after the server's last byte."""
+    """Writes and queries at `settings.url`; every call ends `settings.timeout_s` after the server's last byte.
+
+    They raise StoreRefusedError when the settings name a file that is not there, and nothing else.
+    """
 
     def __init__(self, settings: InfluxSettings) -> None:
         if not settings.verify_tls:
@@ -34,6 +39,8 @@ class Client:
         """The library's client, made at the first call."""
         if self._client is None:
             settings = self._settings
+            if settings.tls_ca and not Path(settings.tls_ca).is_file():
+                raise StoreRefusedError(f"influx.tls_ca: there is no file {settings.tls_ca}", hint="mend influx.tls_ca")
             self._client = InfluxDBClient(
                 settings.url,
                 settings.token.get_secret_value(),

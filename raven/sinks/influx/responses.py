@@ -7,6 +7,7 @@ a field of another type or for points beyond the retention: what the message say
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,9 +19,10 @@ from typing import Final
 
 NO_CONTENT: Final = HTTPStatus.NO_CONTENT
 MOST_REASON_CHARACTERS: Final = 500
+MOST_RETRY_AFTER_S: Final = 3600.0
 
 _DROPPED: Final = re.compile(r"dropped=(\d+)")
-_HINTS: Final = {
+_HINTS: Final[Mapping[int, str]] = {
     HTTPStatus.UNAUTHORIZED: "set influx.token to a valid token",
     HTTPStatus.FORBIDDEN: "give the token in influx.token the right to write to the bucket",
     HTTPStatus.NOT_FOUND: "make the bucket, or mend influx.url, influx.org or influx.bucket",
@@ -82,7 +84,7 @@ def classify(answer: Answer, *, now: datetime | None = None) -> Verdict:
         full = "no space left" in text.lower()
         hint = "free some space on the disk of InfluxDB; what was not stored waits in the journals" if full else ""
         return Verdict(Action.RETRY, reason, hint, retry_after_s=_retry_after_s(answer, now))
-    return Verdict(Action.MEND, reason, _HINTS.get(HTTPStatus(status)) if status in _HINTS else _NOT_INFLUX)  # type: ignore[arg-type]
+    return Verdict(Action.MEND, reason, _HINTS.get(status, _NOT_INFLUX))
 
 
 def message(answer: Answer) -> str:
@@ -109,8 +111,11 @@ def _is_about_lines(status: int, text: str) -> bool:
 
 
 def _unreached(text: str) -> Verdict:
-    if "certificate" in text.lower():
+    lower = text.lower()
+    if "certificate" in lower:
         return Verdict(Action.MEND, text, "set influx.tls_ca to the authority that signed it, or influx.verify_tls")
+    if "wrong version number" in lower or "record layer" in lower:  # TLS was spoken to a plain HTTP port
+        return Verdict(Action.MEND, text, _NOT_INFLUX)
     return Verdict(Action.RETRY, text)
 
 
@@ -125,10 +130,10 @@ def _retry_after_s(answer: Answer, now: datetime | None) -> float:
     """Seconds until the time that Retry-After names, as a number or a date; 0.0 without one."""
     text = answer.headers.get("Retry-After", "")
     try:
-        return max(0.0, float(text)) if text else 0.0
+        wait_s = float(text)
     except ValueError:
-        pass
-    try:
-        return max(0.0, (parsedate_to_datetime(text) - (now or datetime.now(UTC))).total_seconds())
-    except (ValueError, TypeError):
-        return 0.0
+        try:
+            wait_s = (parsedate_to_datetime(text) - (now or datetime.now(UTC))).total_seconds()
+        except (ValueError, TypeError):
+            return 0.0
+    return min(max(wait_s, 0.0), MOST_RETRY_AFTER_S) if math.isfinite(wait_s) else 0.0

@@ -39,12 +39,14 @@ class Front:
     - `certificate`: what it shows; with one it speaks TLS.
     - `replies`: what is answered instead of the target, one request each.
     - `judge`: asked about each request after that; None passes it on.
+    - `passed`: called after the target has answered, before its answer goes back.
     """
 
     def __init__(self, target: str, certificate: trustme.LeafCert | None = None) -> None:
         self.requests: list[Request] = []
         self.replies: deque[Reply] = deque()
         self.judge: Callable[[Request], Reply | None] = lambda _: None
+        self.passed: Callable[[Request], None] = lambda _: None
         place = urlsplit(target)
         front = self
 
@@ -69,6 +71,7 @@ class Front:
                 try:
                     there.request(self.command, self.path, body, dict(self.headers))
                     answer = there.getresponse()
+                    front.passed(request)
                     kept = {name: value for name, value in answer.getheaders() if name.startswith(("X-", "Content-T"))}
                     self._answer(answer.status, answer.read(), kept)
                 finally:

@@ -44,6 +44,11 @@ def test_a_query_names_what_it_wants() -> None:
     )
 
 
+def test_times_beyond_those_of_influxdb_are_its_first_and_last() -> None:
+    assert first_ns(-(10**18)) == -(2**63) + 2
+    assert after_ns(10**18) == 2**63 - 2
+
+
 def test_times_are_exact() -> None:
     assert epoch_us(datetime(2262, 1, 1, 0, 0, 0, 1, tzinfo=UTC)) == 9_214_646_400_000_001
     assert epoch_us(datetime(1969, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)) == -1

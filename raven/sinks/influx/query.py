@@ -8,6 +8,7 @@ from typing import Final
 
 from raven.sinks.influx.lines import IDS_PER_MS, MEASUREMENT
 
+_MOST_NS: Final = 2**63 - 2
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -28,12 +29,12 @@ def epoch_us(time: datetime) -> int:
 
 def first_ns(start_us: int) -> int:
     """No point of a trade at `start_us` or later lies before this time: a point keeps the millisecond of its trade."""
-    return start_us // 1000 * IDS_PER_MS
+    return _within(start_us // 1000 * IDS_PER_MS)
 
 
 def after_ns(end_us: int) -> int:
     """All points of trades before `end_us` lie before this time."""
-    return -(-end_us // 1000) * IDS_PER_MS
+    return _within(-(-end_us // 1000) * IDS_PER_MS)
 
 
 def select(
@@ -46,6 +47,11 @@ def select(
     asked = ", ".join(map(identifier, columns))
     condition = f" WHERE {' AND '.join(where)}" if where else ""
     return f"SELECT {asked} FROM {identifier(MEASUREMENT)}{condition} ORDER BY time LIMIT {rows}"  # noqa: S608 - escaped
+
+
+def _within(time_ns: int) -> int:
+    """The nearest time that InfluxDB knows; no point lies beyond."""
+    return min(max(time_ns, -_MOST_NS), _MOST_NS)
 
 
 def _escaped(text: str, quote: str) -> str:

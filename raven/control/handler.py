@@ -240,6 +240,9 @@ def _symbols(symbols: Sequence[str]) -> list[str]:
     if not cleaned or "" in cleaned:
         raise InputError("no symbol given", hint="name at least one, such as BTCUSDT")
     for symbol in cleaned:
-        if not symbol.isprintable() or any(letter.isspace() for letter in symbol):
-            raise InputError(f"{symbol!r} is no symbol", hint="symbols look like BTCUSDT, patterns like '*USDT'")
+        if not symbol.isprintable() or any(letter.isspace() or letter == "\\" for letter in symbol):
+            raise InputError(
+                f"{symbol!r} is no symbol: one has no blanks, control characters or backslashes",
+                hint="symbols look like BTCUSDT, patterns like '*USDT'",
+            )
     return cleaned

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 HTTP: Final = ("http", "https")
 WEBSOCKET: Final = ("ws", "wss")
+POSTGRESQL: Final = ("postgresql", "postgres")
 USAGE: Final = "give host, host:port or http://host:port"
 _PASSWORD: Final = re.compile(r"(?<=://)([^/@\s:]*):[^/@\s]*@")
 

@@ -17,7 +17,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from raven.settings.addresses import HTTP, WEBSOCKET, checked_url, parse_address
+from raven.settings.addresses import HTTP, POSTGRESQL, WEBSOCKET, checked_url, parse_address
 from raven.settings.layers import layers
 
 METRICS_PORT_OFFSET = 1000
@@ -48,6 +48,8 @@ Address = Annotated[str, AfterValidator(_address)]
 WebSocketUrl = Annotated[str, AfterValidator(lambda url: checked_url(url, WEBSOCKET))]
 LIST = BeforeValidator(_split)
 HttpUrl = Annotated[str, AfterValidator(lambda url: checked_url(url, HTTP))]
+OptionalHttpUrl = Annotated[str, AfterValidator(lambda url: url and checked_url(url, HTTP))]
+StoreName = Literal["influx", "timescale", "delta"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -214,22 +216,63 @@ class DeltaSettings(Section):
 
 
 class InfluxSettings(Section):
-    """InfluxDB v2 for trades; not configured while `url` is empty."""
+    """InfluxDB v2 for trades; not configured while `url` is empty, otherwise token, org and bucket are needed.
 
-    url: str = ""
+    - `verify_tls`, `tls_ca`: whether an https server's certificate is checked, and the PEM file of the authorities that
+      are trusted; empty: well-known public ones.
+    - `timeout_s`: how long an answer is waited for.
+    - `flush_rows`, `flush_s`: when trades are written; `request_rows`, `request_bytes` bound each request of a flush.
+    """
+
+    url: OptionalHttpUrl = ""
     token: SecretStr = SecretStr("")
     org: str = ""
     bucket: str = ""
+    verify_tls: bool = True
+    tls_ca: str = ""
+    timeout_s: float = Field(30.0, gt=0)
+    flush_rows: int = Field(100_000, ge=1)
+    flush_s: float = Field(1.0, gt=0)
+    request_rows: int = Field(20_000, ge=1)
+    request_bytes: int = Field(4 * 2**20, ge=2**12)
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        missing = [name for name in ("org", "bucket") if not getattr(self, name)]
+        missing += [] if self.token.get_secret_value() else ["token"]
+        if self.url and missing:
+            raise ValueError(f"url is set and {', '.join(missing)} not: InfluxDB needs url, token, org and bucket")
+        return self
 
 
 class TimescaleSettings(Section):
-    """TimescaleDB for bars; not configured while `url` is empty."""
+    """TimescaleDB, or plain PostgreSQL, for bars; not configured while `url` is empty.
+
+    - `url`: postgresql://user:password@host:port/database, with options such as `?sslmode=verify-full`.
+    - `timeout_s`: how long an answer is waited for.
+    - `flush_rows`, `flush_s`: when bars are written.
+    """
 
     url: SecretStr = SecretStr("")
+    timeout_s: float = Field(30.0, gt=0)
+    flush_rows: int = Field(20_000, ge=1)
+    flush_s: float = Field(1.0, gt=0)
+
+    @field_validator("url")
+    @classmethod
+    def _is_postgresql(cls, url: SecretStr) -> SecretStr:
+        if url.get_secret_value():
+            checked_url(url.get_secret_value(), POSTGRESQL)
+        return url
 
 
 class Settings(BaseSettings):
-    """Everything a service can be told; see the sections."""
+    """Everything a service can be told; see the sections.
+
+    - `stores`: where rows go, each with a position of its own; trades to influx and delta, bars to timescale and delta.
+      Empty: to the database that is configured, without one to the embedded Delta Lake.
+    - `store_probe_s`: how often a store is tried that needs mending: a wrong password, a missing bucket.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix="RAVEN__",
@@ -243,6 +286,8 @@ class Settings(BaseSettings):
     simulated: bool = False
     log_level: LogLevel = "info"
     checkpoint_s: float = Field(2.0, gt=0)
+    stores: Annotated[list[StoreName], LIST] = []
+    store_probe_s: float = Field(30.0, gt=0)
     server: ServerSettings = ServerSettings()
     upstream: UpstreamSettings = UpstreamSettings()
     security: SecuritySettings = SecuritySettings()
@@ -254,6 +299,15 @@ class Settings(BaseSettings):
     delta: DeltaSettings = DeltaSettings()
     influx: InfluxSettings = InfluxSettings()
     timescale: TimescaleSettings = TimescaleSettings()
+
+    @model_validator(mode="after")
+    def _stores_are_configured(self) -> Self:
+        if len(set(self.stores)) < len(self.stores):
+            raise ValueError(f"stores names one twice: {', '.join(self.stores)}")
+        for name, is_set in (("influx", self.influx.url), ("timescale", self.timescale.url.get_secret_value())):
+            if name in self.stores and not is_set:
+                raise ValueError(f"stores names {name}, but {name}.url is not set")
+        return self
 
     @classmethod
     def settings_customise_sources(

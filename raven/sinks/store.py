@@ -31,7 +31,29 @@ BAR_KEYS: Final[Mapping[BarKind, str]] = {"time_bars": "open_time", "tick_imbala
 
 
 class StoreUnavailableError(StoreError):
-    """The store could not take a write now. Nothing of it was lost: write the same flush again later."""
+    """The store could not take a write now. Nothing of it was lost: write the same flush again later.
+
+    `retry_after_s`: how long the store asks to be left alone.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", retry_after_s: float = 0.0) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s
+
+
+class StoreRefusedError(StoreUnavailableError):
+    """The store will not take a write until somebody mends something: a password, a bucket, a missing table.
+
+    The hint says what. The flush is tried again, slowly, and goes on by itself once that is done.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A row that a store will never take: its `row` number in what was written, and the store's `reason`."""
+
+    row: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +78,21 @@ class BarFlush:
 
 @dataclass(frozen=True, slots=True)
 class WriteResult:
-    """What became of the rows of a flush; `rows + duplicates` is their number.
+    """What became of the rows of a flush; `rows + duplicates + dead + dropped` is their number.
 
     - `rows`: rows stored, those that replaced an older revision of their bar included.
     - `replaced`: how many of them replaced one.
     - `duplicates`: rows not stored. A trade: its id is at or below the last id stored of its symbol, or came
       twice in the flush. A bar: the store, or the flush itself, holds the same or a higher revision.
+    - `dead`: rows that the store refuses for what they hold; they lie in the dead letters, with its reason.
+    - `dropped`: rows older than what the store keeps.
     """
 
     rows: int = 0
     duplicates: int = 0
     replaced: int = 0
+    dead: int = 0
+    dropped: int = 0
 
 
 class Store(Protocol):
@@ -83,7 +109,8 @@ class Store(Protocol):
         """Take hold of the table, making it where there is none.
 
         Raises StoreError when it is held by another process, or is not a table of this kind;
-        StoreUnavailableError when it cannot be reached now.
+        StoreUnavailableError when it cannot be reached now, StoreRefusedError when it first needs mending: `open`
+        is called again then.
         """
 
     def position(self, upstream: str) -> Cursor | None:
@@ -100,6 +127,17 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Let go of the table. Closing twice does no harm."""
+
+
+class Database(Store, Protocol):
+    """A store that can refuse a single row for what it holds."""
+
+    def resend(self, rows: pl.DataFrame) -> Sequence[Refusal]:
+        """Write rows that were dead letters, in the columns of their table; those still refused are returned.
+
+        It heeds no last id, moves no position and needs no `open`: a service may hold the store meanwhile.
+        Raises StoreUnavailableError when it cannot be done now.
+        """
 
 
 class TradeStore(Store, Protocol):

@@ -10,8 +10,8 @@ from deltalake import DeltaTable
 
 from raven.clock import utc
 from raven.errors import InputError, StoreError
-from raven.sinks.delta.encode import BARS, TRADES, Layout
 from raven.sinks.delta.table import explained
+from raven.sinks.encode import BARS, TRADES, Layout
 from raven.sinks.store import BarKind
 
 Instant = datetime | str
@@ -75,4 +75,4 @@ def _scan(
     if end is not None:
         last = utc(end)
         rows = rows.filter(pl.col("date") <= (last - timedelta(microseconds=1)).date(), pl.col(layout.time) < last)
-    return rows.select(name for name in layout.schema.names if name != "date")
+    return rows.select(layout.schema.names)

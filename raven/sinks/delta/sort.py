@@ -18,7 +18,7 @@ from deltalake.transaction import AddAction, RemoveAction
 from raven.batches.schema import to_record_batch
 from raven.clock import now_us
 from raven.errors import StoreError
-from raven.sinks.delta.encode import PARTITION_COLUMNS
+from raven.sinks.delta.days import PARTITION_COLUMNS
 from raven.sinks.delta.table import NO_HOOKS, Table
 
 FILE_ROWS: Final = 2_000_000
@@ -69,7 +69,7 @@ def sort_day(table: Table, partition: dict[str, str | None], files: pl.DataFrame
 def _write_sorted(table: Table, files: pl.DataFrame, folder: Path, run: str) -> Mapping[Path, dict[str, Any]]:
     """Write the sorted files; their statistics by path."""
     layout = table.layout
-    schema = pa.schema([field for field in layout.schema if field.name not in PARTITION_COLUMNS])
+    schema = pa.schema([field for field in table.schema if field.name not in PARTITION_COLUMNS])
     rising = [field.name for field in schema if field.type == pa.int64() or pa.types.is_timestamp(field.type)]
     keys = [name for name in layout.identity if name not in PARTITION_COLUMNS]
     paths = [str(table.path / path) for path in files.get_column("path")]

@@ -8,10 +8,11 @@ from pathlib import Path
 import polars as pl
 
 from raven.batches.batch import Cursor
-from raven.sinks.delta.encode import BARS, TRADES, Layout, encode_bars, encode_trades, row_count
+from raven.sinks.delta.days import with_date
 from raven.sinks.delta.maintain import maintain
 from raven.sinks.delta.positions import decode_position, encode_positions, transaction_name
 from raven.sinks.delta.table import Table, Upkeep
+from raven.sinks.encode import BARS, TRADES, Layout, encode_bars, encode_trades, row_count
 from raven.sinks.store import BarFlush, BarKind, TradeFlush, WriteResult
 
 
@@ -93,7 +94,7 @@ class DeltaTradeStore(_DeltaStore):
 
         Positions that move without rows are committed, too: what the upstream need not keep depends on them.
         """
-        trades = encode_trades(flush)
+        trades = with_date(encode_trades(flush), TRADES)
         keys = self._keys(trades)
         if keys.filter(pl.col("lowest") <= pl.col("last")).height:
             trades = (
@@ -116,7 +117,7 @@ class DeltaBarStore(_DeltaStore):
 
     def write(self, flush: BarFlush) -> WriteResult:
         """One commit: an append when all keys lie above those stored, else a merge."""
-        bars = encode_bars(flush, self.kind)
+        bars = with_date(encode_bars(flush, self.kind), BARS[self.kind])
         keys = self._keys(bars)
         transactions = self._last_transactions(keys) | self._moved(flush.positions)
         if keys.filter(pl.col("lowest") <= pl.col("last")).height:

@@ -25,6 +25,7 @@ from deltalake.exceptions import DeltaError
 from raven.batches.schema import to_record_batch
 from raven.errors import StoreError
 from raven.files import FolderLock
+from raven.sinks.delta.days import PARTITION_COLUMNS, dated_schema
 from raven.sinks.delta.durable import (
     LOG_FOLDER,
     cut_torn_commits,
@@ -32,7 +33,7 @@ from raven.sinks.delta.durable import (
     sync_checkpoint,
     sync_commits,
 )
-from raven.sinks.delta.encode import PARTITION_COLUMNS, Layout
+from raven.sinks.encode import Layout
 from raven.sinks.store import StoreUnavailableError
 
 CHECKPOINT_COMMITS: Final = 50
@@ -65,6 +66,7 @@ class Table:
 
     def __init__(self, root: Path, layout: Layout, *, retention_h: float = 1.0) -> None:
         self.layout = layout
+        self.schema = dated_schema(layout)
         self.path = root.absolute() / layout.name
         self.rows = 0
         self.cut: tuple[str, ...] = ()
@@ -121,7 +123,7 @@ class Table:
 
     def append(self, rows: pl.DataFrame, transactions: Mapping[str, int]) -> None:
         """Commit `rows`, in the order they have, and `transactions`; without rows, these alone."""
-        batch = to_record_batch(rows, self.layout.schema)
+        batch = to_record_batch(rows, self.schema)
         with self.commit(transactions) as properties:
             write_deltalake(
                 self.delta,
@@ -138,7 +140,7 @@ class Table:
 
         `where` narrows, in SQL on `target`, the table's rows that can have the identity of any of `rows`.
         """
-        batch = to_record_batch(rows, self.layout.schema)
+        batch = to_record_batch(rows, self.schema)
         same = " and ".join(f"target.{name} = source.{name}" for name in [*self.layout.identity, "date"])
         with self.commit(transactions) as properties:
             metrics = (
@@ -207,7 +209,6 @@ class Table:
             ) from error
 
     def _create_or_check(self) -> None:
-        layout = self.layout
         is_file = self.path.exists() and not self.path.is_dir()
         if is_file or not DeltaTable.is_deltatable(self.path):
             if is_file or (self.path.exists() and any(path.name != LOG_FOLDER for path in self.path.iterdir())):
@@ -217,7 +218,7 @@ class Table:
                 )
             DeltaTable.create(
                 self.path,
-                layout.schema,
+                self.schema,
                 partition_by=list(PARTITION_COLUMNS),
                 configuration={
                     "delta.deletedFileRetentionDuration": self._retention,
@@ -228,9 +229,9 @@ class Table:
         with explained(f"{self.path} cannot be opened"):
             found = pa.schema(self.delta.schema().to_arrow())
             partitions = tuple(self.delta.metadata().partition_columns)
-        if not found.equals(layout.schema) or partitions != PARTITION_COLUMNS:
+        if not found.equals(self.schema) or partitions != PARTITION_COLUMNS:
             raise StoreError(
-                f"{self.path} is another table: {_difference(found, layout.schema, partitions)}",
+                f"{self.path} is another table: {_difference(found, self.schema, partitions)}",
                 hint="move it away, or use another data folder",
             )
 

@@ -1,4 +1,4 @@
-"""What the Delta tables look like, and how a flush becomes their rows. Pure."""
+"""What the tables of every store look like, and how a flush becomes their rows. Pure."""
 
 from __future__ import annotations
 
@@ -14,17 +14,15 @@ from raven.batches.schema import TRADE_SCHEMA, polars_schema, to_frame
 from raven.errors import InputError
 from raven.sinks.store import BAR_KEYS, BAR_SCHEMAS, BarFlush, BarKind, Rows, TradeFlush
 
-PARTITION_COLUMNS: Final = ("venue", "date")
 SIDES: Final = {1: "buy", -1: "sell"}
 
 _VENUE = re.compile(r"[A-Z0-9_]+")
-_DATE = pa.field("date", pa.date32(), nullable=False)
 _STORED_TYPES = {"side": pa.string()}
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A table: its folder's name, its columns, the column it is partitioned by day on, the order rows lie in.
+    """A table: its name, its columns, the column that says when a row was, the order rows lie in.
 
     `group` and `key` together identify a row; `key` grows within a group.
     """
@@ -47,26 +45,28 @@ TRADES: Final = Layout(
         [
             pa.field("venue", pa.string(), nullable=False),
             *(field.with_type(_STORED_TYPES.get(field.name, field.type)) for field in TRADE_SCHEMA),
-            _DATE,
         ]
     ),
     time="ts_event",
     group=("venue", "symbol"),
     key="trade_id",
 )
-"""Trades: venue, the columns of TRADE_SCHEMA with `side` spelt out, `date` of ts_event in UTC."""
+"""Trades: venue, and the columns of TRADE_SCHEMA with `side` spelt out."""
 
 BARS: Final[Mapping[BarKind, Layout]] = {
     kind: Layout(
         name=kind,
-        schema=schema.append(_DATE),
+        schema=schema,
         time="open_time",
         group=("venue", "symbol", "spec"),
         key=BAR_KEYS[kind],
     )
     for kind, schema in BAR_SCHEMAS.items()
 }
-"""Bars of each kind: the columns of their schema, `date` of open_time in UTC."""
+"""Bars of each kind: the columns of their schema."""
+
+LAYOUTS: Final[Mapping[str, Layout]] = {layout.name: layout for layout in (TRADES, *BARS.values())}
+"""All tables by name."""
 
 
 def encode_trades(flush: TradeFlush) -> pl.DataFrame:
@@ -138,14 +138,13 @@ def _select(rows: pl.DataFrame, wanted: pl.Schema) -> pl.DataFrame:
 
 
 def _finish(rows: pl.DataFrame, layout: Layout, order: list[str], *, keep: Literal["first", "last"]) -> pl.DataFrame:
-    """Sorted by `order`, of each identity the first or last row, with the date, in the table's column order."""
+    """Sorted by `order`, of each identity the first or last row, in the table's column order."""
     identity = pl.col(layout.identity)
     other = identity.ne_missing(identity.shift(1 if keep == "first" else -1))
     return (
         rows.lazy()
         .sort(order, maintain_order=True)
         .filter(pl.any_horizontal(other))
-        .with_columns(date=pl.col(layout.time).dt.date())
         .select(layout.schema.names)
         .collect()
     )

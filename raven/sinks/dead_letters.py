@@ -1,0 +1,107 @@
+"""Rows that a store refuses for what they hold: kept with its reason until somebody sends them again.
+
+A folder of Arrow IPC files, one a flush that had such rows, readable with Polars: the columns of their table,
+`refused_at` and `reason`. Who adds and who sends again may be two processes: a file is written once and removed whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+from raven.clock import now_us
+from raven.errors import StoreError
+from raven.files import write_atomically
+from raven.sinks.encode import LAYOUTS
+from raven.sinks.store import Refusal, StoreUnavailableError
+
+FOLDER: Final = "dead_letters"
+ADDED: Final = ("refused_at", "reason")
+_NAME: Final = re.compile(r"(?P<store>[a-z]+)-(?P<table>[a-z_]+)-(?P<at_us>\d+)\.arrow")
+
+
+@dataclass(frozen=True, slots=True)
+class Letters:
+    """The dead letters of one file: `rows` have the columns of `table`, `refused_at` and `reason`."""
+
+    path: Path
+    store: str
+    table: str
+    rows: pl.DataFrame
+
+
+class DeadLetters:
+    """The dead letters in `folder` (`<data>/<service>-<port>/dead_letters`)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def add(self, store: str, table: str, rows: pl.DataFrame, refusals: Sequence[Refusal]) -> None:
+        """Keep those of `rows` that were refused; they are on the disk when it returns.
+
+        Raises StoreUnavailableError when the disk refuses.
+        """
+        if not refusals:
+            return
+        at_us = now_us()
+        refused = rows[[refusal.row for refusal in refusals]].with_columns(
+            pl.from_epoch(pl.lit(at_us), time_unit="us").dt.replace_time_zone("UTC").alias("refused_at"),
+            pl.Series("reason", [refusal.reason for refusal in refusals], dtype=pl.String),
+        )
+        self._write(self.folder / f"{store}-{table}-{at_us}.arrow", refused)
+
+    def read(self) -> list[Letters]:
+        """All of them, oldest first; a row that was refused again after a crash stands in its last file alone.
+
+        Raises StoreError for a file that cannot be read.
+        """
+        seen: dict[str, pl.DataFrame] = {}
+        found = []
+        for path, store, table in reversed(list(self._files())):
+            try:
+                rows = pl.read_ipc(path)
+            except (OSError, pl.exceptions.PolarsError) as error:
+                raise StoreError(f"{path} cannot be read: {error}", hint="move it away to go on") from error
+            identity = LAYOUTS[table].identity
+            known = seen.get(f"{store} {table}")
+            if known is not None:
+                rows = rows.join(known, on=identity, how="anti", maintain_order="left")
+            keys = rows.select(identity)
+            seen[f"{store} {table}"] = keys if known is None else pl.concat([known, keys])
+            found.append(Letters(path, store, table, rows))
+        return found[::-1]
+
+    def settle(self, letters: Letters, refusals: Sequence[Refusal]) -> None:
+        """They were sent again: only those that were refused once more stay, with the new reason."""
+        if refusals:
+            kept = letters.rows[[refusal.row for refusal in refusals]]
+            reasons = pl.Series("reason", [refusal.reason for refusal in refusals], dtype=pl.String)
+            self._write(letters.path, kept.with_columns(reasons))
+        else:
+            letters.path.unlink(missing_ok=True)
+
+    def count(self) -> int:
+        """How many rows there are."""
+        return sum(letters.rows.height for letters in self.read())
+
+    def _files(self) -> Iterator[tuple[Path, str, str]]:
+        named = [(found, path) for path in self.folder.glob("*.arrow") if (found := _NAME.fullmatch(path.name))]
+        for found, path in sorted(named, key=lambda pair: int(pair[0]["at_us"])):
+            if found["table"] in LAYOUTS:
+                yield path, found["store"], found["table"]
+
+    def _write(self, path: Path, rows: pl.DataFrame) -> None:
+        buffer = rows.write_ipc(None).getvalue()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, buffer)
+        except OSError as error:
+            raise StoreUnavailableError(
+                f"rows that were refused cannot be kept in {path}: {error.strerror}",
+                hint="free some space; nothing goes on before they are safe",
+            ) from error

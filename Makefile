@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check format proto tools clean
+.PHONY: run test check format proto tools servers clean
 
 $(VENV)/.run: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Raven needs Python 3.11 or newer")'
@@ -25,8 +25,9 @@ check: $(VENV)/.dev ## format, lint, types, layers, unit and property tests
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q -n 4 --dist worksteal tests/unit
 
-test: $(VENV)/.dev tools ## all tests, real processes and real recorded data included
+test: $(VENV)/.dev tools servers ## all tests, real databases, real processes and real recorded data included
 	$(BIN)/pytest -q -n 4 --dist worksteal tests/unit
+	$(BIN)/pytest -q tests/databases
 	$(BIN)/pytest -q tests/e2e
 
 format: $(VENV)/.dev
@@ -38,6 +39,9 @@ tools: ## what tests of several machines need of the system: ip and openssl
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		apt-get update -qq && apt-get install -y -qq --no-install-recommends iproute2 openssl; \
 	else echo "ip (iproute2) or openssl is missing: tests of several machines will not run"; fi
+
+servers: $(VENV)/.dev ## TimescaleDB and InfluxDB for tests, set up once
+	$(BIN)/python -m tests.servers install
 
 proto: $(VENV)/.dev ## generate raven/rpc/pb from proto/
 	$(BIN)/python -m raven.rpc.generate

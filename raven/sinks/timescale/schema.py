@@ -92,7 +92,9 @@ def init_db(url: str, *, timeout_s: float) -> DatabaseFacts:
 
     Raises StoreError when the server cannot be reached, or refuses.
     """
-    statements = "".join(line for line in script().open() if not line.startswith("\\"))  # psql's own
+    statements = "".join(
+        line for line in script().read_text().splitlines(keepends=True) if not line.startswith("\\")
+    )  # psql's own
     with session(url, timeout_s=timeout_s, patient=True) as opened:
         opened.script(statements)
         for layout in BARS.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from raven.sinks.timescale.scan import scan_bars
 from raven.sinks.timescale.store import TimescaleBarStore
 
-__all__ = ["TimescaleBarStore"]
+__all__ = ["TimescaleBarStore", "scan_bars"]

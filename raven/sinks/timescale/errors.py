@@ -114,4 +114,4 @@ def _text(value: Any) -> str:
 def _plain(message: str) -> str:
     """The first line that says something, without what the driver puts before it."""
     line = next((line for line in message.splitlines() if line.strip()), "the connection failed")
-    return re.sub(r"^\w+: (\[libpq\] )?(Failed to [\w ]+: )?", "", line).strip()
+    return " ".join(re.sub(r"^\w+: (\[libpq\] )?(Failed to [\w ]+: )?", "", line).split())

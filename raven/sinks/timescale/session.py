@@ -61,7 +61,7 @@ class Session:
         return self._call(call)
 
     def script(self, statements: str) -> None:
-        """Run several statements, which begin and commit as they see fit."""
+        """Run statements that give nothing, in one message: when it is given up, the rest of them is not to come."""
 
         def call(connection: Any) -> None:
             with connection.cursor() as cursor:

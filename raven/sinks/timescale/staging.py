@@ -47,11 +47,11 @@ def store(session: Session, layout: Layout, rows: pl.DataFrame) -> Stored:
         piece = pieces.pop()
         if piece.is_empty():
             continue
-        session.run(PIECE)
+        session.script(PIECE)
         try:
             counts = _upsert(session, layout, to_record_batch(piece, layout.schema))
         except RowRefusedError as error:
-            session.run(PIECE_UNDONE)
+            session.script(PIECE_UNDONE)
             if piece.height == 1:
                 _refuse(stored, layout, Refusal(piece.item(0, "row"), error.message))
             else:
@@ -60,8 +60,8 @@ def store(session: Session, layout: Layout, rows: pl.DataFrame) -> Stored:
         else:
             stored.inserted += counts["inserted"]
             stored.replaced += counts["replaced"]
-            session.run(EMPTY_STAGING)
-        session.run(PIECE_DONE)
+            session.script(EMPTY_STAGING)
+        session.script(PIECE_DONE)
     return stored
 
 

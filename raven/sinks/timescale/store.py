@@ -129,9 +129,9 @@ class TimescaleBarStore:
         """Around what is committed at the end. After a failure it is not known what was: the connection goes."""
         assert self._session is not None
         try:
-            self._session.run(BEGIN)
+            self._session.script(BEGIN)
             yield self._session
-            self._session.run(COMMIT)
+            self._session.script(COMMIT)
         except BaseException:
             self.close()
             raise

@@ -96,7 +96,7 @@ def test_sinks_killed_in_the_middle(
             name = ("tick_persistence", "bar_persistence")[number % 2]
             run.kill(name)
             if number == 4:  # its place is lost, not only its process: all is written again
-                (run.data / f"{name}-{run.ports[name]}" / "influx.json").unlink(missing_ok=True)
+                (run.data / f"{name}-{run.ports[name]}" / "influx-trades.json").unlink()
             run.start(name)
         until_all_stored(run, databases, trades=TRADES, tibs=TIBS)
         assert_undisturbed(databases, undisturbed, shared_data)

@@ -67,6 +67,8 @@ class Aggregator:
         self._turn = asyncio.Lock()
         self._dirty = False
         self.problem = ""
+        self.ready = asyncio.Event()
+        self.ready.set()
         self.facts = SubscriptionTable()
         self._upstreams = self._recover(venues)
 

@@ -211,7 +211,7 @@ class ControlService:
             service=self._service, version=version("raven-market-data"), pid=os.getpid(),
             started_us=self._started_us, healthy=not problems, problems=problems, subscriptions=subscriptions,
             links=links, counters=self._telemetry.totals, simulated=self._simulated,
-            metrics=self._telemetry.snapshot(),
+            metrics=self._telemetry.snapshot(), stores=self._component.stores(),
         )  # fmt: skip
 
     async def forget(self, consumer: str) -> bool:

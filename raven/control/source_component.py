@@ -143,6 +143,10 @@ class SourceComponent:
             found += [one for one in every if not pattern or Instrument(entry.venue, one.symbol) not in wanted]
         return found
 
+    def stores(self) -> list[control_pb2.Store]:
+        """None: a source has its journal alone."""
+        return []
+
     def links(self) -> list[control_pb2.Link]:
         """The connections to the venue."""
         return self._source.links()

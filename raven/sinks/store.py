@@ -31,7 +31,14 @@ BAR_KEYS: Final[Mapping[BarKind, str]] = {"time_bars": "open_time", "tick_imbala
 
 
 class StoreUnavailableError(StoreError):
-    """The store could not take a write now. Nothing of it was lost: write the same flush again later."""
+    """The store could not take a write now. Nothing of it was lost: write the same flush again later.
+
+    `retry_after_s`: how long it asks to wait at least.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", retry_after_s: float = 0.0) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s
 
 
 class StoreRefusedError(StoreUnavailableError):

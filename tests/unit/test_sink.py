@@ -17,8 +17,9 @@ from raven.batches.schema import TRADE_SCHEMA, to_record_batch
 from raven.rpc.subscriptions import SubscriptionTable
 from raven.sinks import sink as sinks
 from raven.sinks.delta import DeltaTradeStore
-from raven.sinks.sink import FlushLimits, TradeSink
+from raven.sinks.sink import FlushLimits
 from raven.sinks.store import StoreUnavailableError, TradeFlush, WriteResult
+from raven.sinks.trade_sink import TradeSink
 from raven.telemetry import Telemetry
 from tests.unit.samples import spot, trades
 
@@ -66,6 +67,7 @@ async def sinking(
     sink.acknowledge = recorder.acknowledge
     sink.want(UPSTREAM, spot("BTCUSDT"))
     run = asyncio.ensure_future(sink.run())
+    await sink.ready.wait()
     try:
         yield sink, recorder
     finally:
@@ -132,9 +134,9 @@ async def test_a_store_that_is_down_is_logged_once_and_when_it_is_back(
     events = [(record.raven_event, record.raven_fields) for record in caplog.records if record.name == "raven.test"]
     assert events == [("store_unavailable", {}), ("store_back", {"unlogged_repeats": 2})]
     assert told['raven_events_total{event="store_unavailable",level="warning"}'] == 3
-    assert told['raven_retries_total{store="trades"}'] == 3
-    assert told['raven_flush_seconds_count{store="trades"}'] >= 1
-    assert told['raven_pending_rows{queue="trades"}'] == 0
+    assert told['raven_retries_total{store="delta/trades"}'] == 3
+    assert told['raven_flush_seconds_count{store="delta/trades"}'] >= 1
+    assert told['raven_pending_rows{queue="delta/trades"}'] == 0
 
 
 async def test_reading_stops_while_the_buffer_is_full(tmp_path: Path) -> None:
@@ -170,7 +172,7 @@ async def test_a_flush_cut_short_is_written_first_when_the_store_is_back(tmp_pat
         await feed(sink, range(1, 12))
         await asyncio.sleep(0.3)  # the flush is being tried, and is cut short
         await feed(sink, range(12, 14))
-        assert sink.problem == "trades: the disk is away"
+        assert sink.problem == "delta/trades: the disk is away"
         sink._store.failures = 0  # type: ignore[attr-defined]
         await asyncio.sleep(0)
     assert stored(tmp_path) == list(range(10, 140))

@@ -14,14 +14,13 @@ from rich.markup import escape
 from raven.cli import output
 from raven.cli.checks import machine, network, security
 from raven.cli.checks.finding import Check, Finding, Level, run_checks
-from raven.cli.checks.stores import stores_in_force
+from raven.cli.checks.stores import SINKS, stores
 from raven.control.plan import SERVICES
 from raven.errors import SettingsError
 from raven.rpc.access import Access
 from raven.settings import Settings, load, origins
 
 COLOURS: Final = {Level.OK: "green", Level.WARNING: "yellow", Level.FAILED: "red"}
-SINKS: Final = ("tick_persistence", "bar_persistence")
 
 
 def doctor(services: Sequence[str], *, json: bool) -> None:
@@ -61,13 +60,13 @@ def checks(settings: Settings, here: Sequence[str]) -> list[Check]:
     """What there is to look at where the services `here` shall run."""
     access, made = _access(settings)
     elsewhere = [name for name in SERVICES if getattr(settings.upstream, name) and name not in here]
-    delta = "delta" in stores_in_force(settings) and any(name in here for name in SINKS)
     sources = [name for name in here if SERVICES[name].venue]
     return [
         *made,
         Check("security", partial(security.exposure, settings, access, elsewhere)),
-        Check("data folder", partial(machine.data_folder, settings, delta=delta)),
+        Check("data folder", partial(machine.data_folder, settings)),
         Check("disk", partial(machine.disk, settings, here)),
+        *(Check(f"store of {what}", partial(stores, settings, what)) for name, what in SINKS.items() if name in here),
         *(Check(f"ports of {name}", partial(machine.ports, settings, access, name)) for name in here),
         *(Check(f"upstream {name}", partial(network.upstream, settings, access, name)) for name in elsewhere),
         *(Check(f"REST of {name}", partial(network.exchange_rest, settings, name)) for name in sources),

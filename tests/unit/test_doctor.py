@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from raven.cli.checks import machine, network, security
 from raven.cli.checks.finding import Check, Finding, Level, run_checks
-from raven.cli.checks.stores import stores_in_force
+from raven.cli.checks.stores import stores
 from raven.cli.doctor import diagnose, line
 from raven.cli.raven import app
 from raven.control.plan import SERVICES
@@ -109,20 +109,14 @@ class TestSettings:
 
 class TestDataFolder:
     async def test_one_that_can_be_written_is_left_as_it_was(self, tmp_path: Path) -> None:
-        finding = only(await machine.data_folder(load(data=tmp_path / "not" / "yet"), delta=True))
+        finding = only(await machine.data_folder(load(data=tmp_path / "not" / "yet")))
         assert finding == Finding("data folder", OK, f"{tmp_path}/not/yet can be written")
         assert list(tmp_path.iterdir()) == []
 
     async def test_a_file_in_its_place(self, tmp_path: Path) -> None:
         (tmp_path / "data").write_text("")
-        finding = only(await machine.data_folder(load(), delta=True))
+        finding = only(await machine.data_folder(load()))
         assert (finding.level, finding.found) == (FAILED, f"{tmp_path}/data cannot be written: Not a directory")
-
-    @pytest.mark.parametrize("name", ["my data", "größe"])
-    async def test_a_path_that_delta_cannot_hold(self, tmp_path: Path, name: str) -> None:
-        settings = load(data=tmp_path / name)
-        assert only(await machine.data_folder(settings, delta=True)).level is FAILED
-        assert only(await machine.data_folder(settings, delta=False)).level is OK
 
     async def test_a_disk_that_is_full_and_one_that_is_small(self, tmp_path: Path) -> None:
         disk = tmp_path / "disk"
@@ -140,7 +134,7 @@ class TestDataFolder:
             assert (small.level, small.found) == (FAILED, "1 MiB free")
             with pytest.raises(OSError, match="No space left"):
                 (disk / "filler").write_bytes(bytes(2**21))
-            full = only(await machine.data_folder(settings, delta=True))
+            full = only(await machine.data_folder(settings))
             assert full.level is FAILED
             assert full.found.endswith("cannot be written: No space left on device")
         finally:
@@ -395,22 +389,28 @@ class TestSecurity:
         assert findings["ports of tick_persistence"]
 
 
-@pytest.mark.parametrize(
-    ("settings", "names"),
-    [
-        ({}, ["delta"]),
-        ({"influx": True}, ["influx", "delta"]),
-        ({"timescale": True}, ["timescale", "delta"]),
-        ({"influx": True, "timescale": True}, ["influx", "timescale"]),
-        ({"influx": True, "stores": ["delta"]}, ["delta"]),
-    ],
-)
-def test_where_rows_go(settings: dict[str, Any], names: list[str]) -> None:
-    if settings.pop("influx", False):
-        settings["influx"] = {"url": "http://127.0.0.1:8086", "token": "t", "org": "o", "bucket": "b"}
-    if settings.pop("timescale", False):
-        settings["timescale"] = {"url": "postgresql://raven@127.0.0.1/raven"}
-    assert stores_in_force(load(**settings)) == names
+INFLUX = {"url": "http://127.0.0.1:8086", "token": "t", "org": "o", "bucket": "b"}
+
+
+class TestStores:
+    async def test_the_embedded_one(self, tmp_path: Path) -> None:
+        finding = only(await stores(load(), "trades"))
+        assert finding == Finding("trades in delta", OK, f"tables below {tmp_path}/data/delta")
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("name", ["my data", "größe"])
+    async def test_a_path_that_delta_cannot_hold(self, tmp_path: Path, name: str) -> None:
+        finding = only(await stores(load(data=tmp_path / name), "bars"))
+        assert finding.level is FAILED
+        assert "only ASCII letters" in finding.fix
+
+    def test_one_that_is_named_and_takes_no_such_rows(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for key, value in INFLUX.items():
+            monkeypatch.setenv(f"RAVEN__INFLUX__{key}", value)
+        monkeypatch.setenv("RAVEN__STORES", "influx")
+        finding = next(finding for finding in diagnose(["bar_persistence"]) if finding.check == "store of bars")
+        assert finding.level is FAILED
+        assert finding.fix == "add timescale or delta to it"
 
 
 class TestCommand:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
-from threading import Thread
+from functools import partial
 from typing import Any, Final, Self
 
 from raven.errors import RavenError
+from raven.tasks import OneThread
 
 CHECK_S: Final = 8.0
 """How long a check may take; what it asks of others takes less, so that it can say what did not answer."""
@@ -53,7 +54,7 @@ def run_checks(checks: Sequence[Check], *, limit_s: float = CHECK_S) -> list[Fin
     """What all checks find, in their order; one that takes longer than `limit_s` has failed."""
 
     async def every() -> list[Finding]:
-        asyncio.get_running_loop().set_default_executor(_DaemonThreads())
+        asyncio.get_running_loop().set_default_executor(_LeftBehind())
         found = await asyncio.gather(*(_bounded(check, limit_s) for check in checks))
         return [finding for findings in found for finding in findings]
 
@@ -72,7 +73,7 @@ async def _bounded(check: Check, limit_s: float) -> Sequence[Finding]:
         return [Finding(check.name, Level.FAILED, str(error))]
 
 
-class _DaemonThreads(ThreadPoolExecutor):
+class _LeftBehind(ThreadPoolExecutor):
     """A thread a call, none waited for at the end: a name server or a database that hangs would hold the command up.
 
     It is a ThreadPoolExecutor because asyncio accepts no other for what it looks up by itself.
@@ -80,17 +81,7 @@ class _DaemonThreads(ThreadPoolExecutor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Call `fn` in a thread of its own."""
-        future: Future[Any] = Future()
-
-        def call() -> None:
-            try:
-                result = fn(*args, **kwargs)
-            except BaseException as error:  # noqa: BLE001 - whoever waits for the future gets it
-                if not future.cancelled():
-                    future.set_exception(error)
-            else:
-                if not future.cancelled():
-                    future.set_result(result)
-
-        Thread(target=call, daemon=True).start()
+        thread = OneThread("check")
+        future = thread.submit(partial(fn, *args, **kwargs))
+        thread.stop()
         return future

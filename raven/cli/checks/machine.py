@@ -21,7 +21,6 @@ from raven.rpc.access import Access, address
 from raven.rpc.client import Client
 from raven.services.runtime import metrics_host
 from raven.settings import METRICS_PORT_OFFSET, Settings
-from raven.sinks.delta.table import READABLE_PATH
 
 LEAST_FREE_BYTES: Final = 256 * 2**20
 USED_PART: Final = 0.6
@@ -29,22 +28,14 @@ USED_PART: Final = 0.6
 PROBE: Final = b"raven" * 2**10
 
 
-async def data_folder(settings: Settings, *, delta: bool) -> Sequence[Finding]:
-    """Whether services can write their data, and with `delta`, whether a Delta table can lie there."""
+async def data_folder(settings: Settings) -> Sequence[Finding]:
+    """Whether services can write their data."""
     folder = settings.data.absolute()
     problem = await asyncio.to_thread(write_problem, folder)
-    return [judge_folder(folder, problem, delta=delta)]
-
-
-def judge_folder(folder: Path, problem: str, *, delta: bool) -> Finding:
-    """`problem`: what kept a file from being written there; empty: nothing did."""
     if problem:
         fix = "set `data` to a folder on a disk with room that the user of the services can write"
-        return Finding("data folder", Level.FAILED, f"{folder} cannot be written: {problem}", fix)
-    if delta and not READABLE_PATH.fullmatch(str(folder)):
-        fix = "put it where the path has no spaces and only ASCII letters"
-        return Finding("data folder", Level.FAILED, f"{folder} cannot hold a Delta table that every reader opens", fix)
-    return Finding("data folder", Level.OK, f"{folder} can be written")
+        return [Finding("data folder", Level.FAILED, f"{folder} cannot be written: {problem}", fix)]
+    return [Finding("data folder", Level.OK, f"{folder} can be written")]
 
 
 def write_problem(folder: Path) -> str:

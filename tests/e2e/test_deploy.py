@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
+PAGE = ROOT / "docs" / "deploy.md"
 UNITS = ROOT / "deploy" / "systemd"
 BUILT = ("pyproject.toml", "README.md", "LICENSE", "prod.toml", "raven")
 DATABASES = ("timescaledb", "influxdb")
@@ -308,3 +309,67 @@ class TestUnits:
         settings = settings_of({"environment": environment})
         assert environment["RUN_MODE"] == "prod"
         assert settings.data == Path("/var/lib/raven")
+
+
+class TestPage:
+    """docs/deploy.md: its commands, below another root, with the user who is there, and without the service manager."""
+
+    def blocks(self, section: str) -> list[str]:
+        text = PAGE.read_text().split(f"## {section}\n")[1].split("\n## ")[0]
+        return re.findall(r"^```(?:sh|ini)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+    def test_it_names_services_that_there_are(self, services: dict[str, Any]) -> None:
+        commands = [line for block in self.blocks("With Docker Compose") for line in block.splitlines()]
+        for line in commands:
+            words = line.split()
+            if words[0] == "docker":
+                assert words[:4] == ["docker", "compose", "-f", "deploy/compose.yaml"]
+                assert words[4:6] == ["up", "--detach"] or (words[4:6] == ["run", "--rm"] and words[6] in services)
+            else:
+                assert words == ["deploy/make-env"]
+        for word in re.findall(r"`(\w+-(?:data|config))`", PAGE.read_text()):
+            assert f"  {word}:" in (ROOT / "deploy" / "compose.yaml").read_text()
+
+    def test_its_files_lie_where_the_units_look_for_them(self, tmp_path: Path) -> None:
+        installation, secrets, use = self.blocks("With systemd")
+        user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
+        (tmp_path / "opt").mkdir()
+        (tmp_path / "etc" / "systemd" / "system").mkdir(parents=True)
+        (tmp_path / "opt" / "raven").symlink_to(BIN.parent)
+
+        def elsewhere(commands: str) -> str:
+            kept = [
+                re.sub(r"(?<=[\s\"'=])/(?=(opt|etc|var)/)", f"{tmp_path}/", line)
+                for line in commands.splitlines()
+                if not re.match(r"useradd|systemctl|python3 -m venv|\S+/pip install", line)
+            ]
+            text = "\n".join(kept).replace("-o raven -g raven", "").replace("uid raven", f"uid {user}")
+            return text.replace("--regid raven", f"--regid {user}")
+
+        self.run(elsewhere(installation))
+        etc = tmp_path / "etc" / "raven"
+        assert stat.S_IMODE((etc / "secrets.env").stat().st_mode) == 0o600
+        (etc / "secrets.env").write_text(secrets.replace("…", "drawn"))
+        assert {path.name for path in (tmp_path / "etc/systemd/system").iterdir()} == {
+            path.name for path in UNITS.iterdir()
+        }
+        function, *commands = elsewhere(use).partition("\n}\n")
+        assert [line.split()[:3] for line in commands[1].splitlines()] == [
+            ["run_as_raven", "raven", "init-db"],
+            ["run_as_raven", "raven", "doctor"],
+            ["run_as_raven", "ravenctl", "start"],
+            ["run_as_raven", "ravenctl", "status"],
+        ]
+        told = self.run(f"{function}\n}}\nrun_as_raven raven config --json")
+        found = {entry["key"]: entry["value"] for entry in json.loads(told)}
+        assert found["data"] == f"{tmp_path}/var/lib/raven"
+        assert found["influx.token"].startswith("*")
+        assert found["timescale.url"].startswith("*")
+
+    def run(self, commands: str) -> str:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAVEN__")}
+        done = subprocess.run(
+            ["sh", "-euc", commands], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check format proto tools clean
+.PHONY: run test check format proto tools servers clean
 
 $(VENV)/.run: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Raven needs Python 3.11 or newer")'
@@ -25,8 +25,9 @@ check: $(VENV)/.dev ## format, lint, types, layers, unit and property tests
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q -n 4 --dist worksteal tests/unit
 
-test: $(VENV)/.dev tools ## all tests, real processes and real recorded data included
+test: $(VENV)/.dev tools servers ## all tests, real databases, real processes and real recorded data included
 	$(BIN)/pytest -q -n 4 --dist worksteal tests/unit
+	$(BIN)/pytest -q tests/databases
 	$(BIN)/pytest -q tests/e2e
 
 format: $(VENV)/.dev
@@ -41,6 +42,9 @@ tools: $(VENV)/.run ## what tests need of the system: ip and openssl, systemd-an
 	@if docker compose version >/dev/null 2>&1 || [ -x $(BIN)/docker-compose ]; then :; \
 	elif command -v apt-get >/dev/null && sh tests/compose.sh $(CURDIR)/$(BIN)/docker-compose; then :; \
 	else echo "Docker Compose is missing: tests of deploy/compose.yaml will not run"; fi
+
+servers: $(VENV)/.dev ## TimescaleDB and InfluxDB for tests, set up once
+	$(BIN)/python -m tests.servers install
 
 proto: $(VENV)/.dev ## generate raven/rpc/pb from proto/
 	$(BIN)/python -m raven.rpc.generate

@@ -10,6 +10,7 @@ import typer
 
 from raven.cli import output
 from raven.cli.config import config
+from raven.cli.deadletters import deadletters
 from raven.cli.replay import replay
 from raven.cli.simulate import SIMULATED_PORT, simulate
 from raven.cli.token import token
@@ -21,6 +22,7 @@ app.callback()(output.options)
 app.command()(simulate)
 app.command()(config)
 app.command()(token)
+app.command()(deadletters)
 app.command()(replay)
 
 

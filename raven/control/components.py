@@ -28,6 +28,9 @@ class Component(Protocol):
     async def add(self, wanted: Sequence[Wanted], *, restored: bool) -> list[control_pb2.SymbolResult]:
         """Collect these; `restored`: they were collected before a restart."""
 
+    def resume_ending(self, ending: Sequence[Wanted]) -> None:
+        """These were stopped before a restart, and what there was of them is not durable everywhere yet."""
+
     async def remove(self, gone: Sequence[Wanted], remaining: Entries) -> None:
         """Collect what was wanted by the entries `gone` no more, but for what those `remaining` want."""
 

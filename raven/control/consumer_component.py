@@ -50,6 +50,15 @@ class ConsumerComponent:
                         answers[Instrument(result.venue, result.symbol)].append(result)
         return [_merge(instrument, results) for instrument, results in answers.items()]
 
+    def resume_ending(self, ending: Sequence[Wanted]) -> None:
+        """Take what there was of these when they were stopped, then leave them."""
+        for follower in self._followers:
+            own = [entry for entry in ending if follower.key in entry.ending]
+            follower.resume_leaving(
+                [entry.instrument for entry in own],
+                joining=[entry.instrument for entry in own if follower.key in entry.joining],
+            )
+
     async def remove(self, gone: Sequence[Wanted], remaining: Entries) -> None:
         """Take no more rows of `gone` and let the upstreams know."""
         await asyncio.gather(

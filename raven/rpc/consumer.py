@@ -28,7 +28,7 @@ class Consumer(Protocol):
         """Take rows of these: the position covers them."""
 
     async def leave(self, upstream: str, instruments: Sequence[Instrument]) -> None:
-        """Take no more rows of these."""
+        """Take no more rows of these; once what was taken is durable, whoever made the consumer is told."""
 
     def position(self, upstream: str) -> Cursor | None:
         """What has been taken so far; None: nothing yet."""

@@ -152,10 +152,18 @@ class Follower:
             return
         await self._leave_ended()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LEAVE_S):
+            async with asyncio.timeout(LEAVE_S if self.consumer.ready.is_set() else 0):
                 while leaving & self._ending.keys():
                     self._left.clear()
                     await self._left.wait()
+
+    def resume_leaving(self, instruments: Sequence[Instrument], *, joining: Sequence[Instrument]) -> None:
+        """They were stopped before a restart; `joining`: those that the position did not cover yet."""
+        self.consumer.want(self.name, [one for one in instruments if one not in joining])
+        self._joining.update(joining)
+        self._session_starts.update(dict.fromkeys(joining, NOWHERE))
+        self._leaving.update(instruments)
+        self._changed.set()
 
     async def acknowledge(self, cursor: Cursor | None) -> None:
         """Let the upstream forget what lies up to `cursor`; a lost acknowledgement is made good by the next.
@@ -192,6 +200,8 @@ class Follower:
             except UnknownJournalError as error:
                 self._telemetry.warning("journal_changed", f"{error}; going on by trade ids from its beginning")
                 begin_earliest = True
+                self._leaving.update(self._ending)  # where they ended is to be asked of the new journal
+                self._ending.clear()
             except UpstreamError as error:
                 await self._lost(error, backoff)
 
@@ -272,7 +282,9 @@ class Follower:
                 ends[Instrument(result.venue, result.symbol)] = from_message(result.session_end)
         for instrument in leaving:
             if instrument in self._leaving:  # it may have been wanted again meanwhile
-                self._ending[instrument] = ends.get(instrument, NOWHERE)
+                end = self._ending[instrument] = ends.get(instrument, NOWHERE)
+                if self._session_starts.get(instrument) == NOWHERE:  # where it began was forgotten in the restart
+                    self._session_starts[instrument] = Cursor(end.journal_id, 0)
         self._leaving.difference_update(leaving)  # more may have left meanwhile
 
     async def _leave_ended(self) -> None:
@@ -280,28 +292,30 @@ class Follower:
         if not self.consumer.ready.is_set():
             return
         here = self.consumer.position(self.name)
-        ended = [
-            instrument
-            for instrument, end in self._ending.items()
-            if here is None
-            or instrument in self._joining
-            or here.journal_id != end.journal_id
-            or here.sequence >= end.sequence
-        ]
+        ended = [instrument for instrument, end in self._ending.items() if self._is_over(instrument, end, here)]
         if ended:
             self._joining.difference_update(ended)
             for instrument in ended:
                 del self._ending[instrument]
+                self._session_starts.pop(instrument, None)
             await self.consumer.leave(self.name, ended)
             self._left.set()
             if not self.is_needed:
                 self._changed.set()  # there is nothing to follow any more
 
+    def _is_over(self, instrument: Instrument, end: Cursor, here: Cursor | None) -> bool:
+        """Whether all of a session that ended at `end` was taken by a consumer that is `here`."""
+        if end.sequence == 0:
+            return True
+        if instrument in self._joining:
+            return instrument not in self._session_starts  # it never began
+        return here is not None and here.journal_id == end.journal_id and here.sequence >= end.sequence
+
     async def _rewind_for_joining(self) -> None:
-        joined = sorted(self._joining & self._granted)
+        joined = sorted(self._joining & self._session_starts.keys() & (self._granted | self._ending.keys()))
         if joined:
             first = min((self._session_starts[one] for one in joined), key=lambda cursor: cursor.sequence)
-            is_only = self._joining >= self._wanted and not self._ending
+            is_only = self._joining >= self._wanted | self._ending.keys()
             await self.consumer.rewind(self.name, first, joined, forward=is_only)
             self._joining.difference_update(joined)
 

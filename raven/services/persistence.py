@@ -24,9 +24,17 @@ AnySink: TypeAlias = Sink[TradeStore] | Sink[BarStore]
 TELL_EVERY_S: Final = 2.0
 
 
-def joined(environment: Environment, store: StoreName) -> Callable[[str, Sequence[Instrument]], None]:
+Progress: TypeAlias = Callable[[str, Sequence[Instrument]], None]
+
+
+def joined(environment: Environment, store: StoreName) -> Progress:
     """What a sink of `store` tells once its position on an upstream covers instruments that joined."""
     return lambda upstream, instruments: environment.wanted.joined(key(upstream, store), instruments)
+
+
+def left(environment: Environment, store: StoreName) -> Progress:
+    """What a sink of `store` tells once it has stored all that there was of instruments that were stopped."""
+    return lambda upstream, instruments: environment.wanted.left(key(upstream, store), instruments)
 
 
 def facts_of(shown: SubscriptionTable, position: int) -> SubscriptionTable:

@@ -25,6 +25,7 @@ def build(environment: Environment) -> Service:
             facts=persistence.facts_of(facts, position),
             telemetry=environment.telemetry,
             joined=persistence.joined(environment, store),
+            left=persistence.left(environment, store),
         )
         for position, store in enumerate(stores_in_force(settings, "trades"))
     ]

@@ -55,11 +55,12 @@ class FlushLimits:
 
 @dataclass(frozen=True, slots=True)
 class Flight:
-    """A flush on its way into the store: rows by upstream, the positions after them, who joined with it."""
+    """A flush on its way into the store: rows by upstream, the positions after them, what joined and left with it."""
 
     items: Sequence[tuple[str, pl.DataFrame]]
     positions: dict[str, Cursor]
     joining: dict[str, list[Instrument]]
+    leaving: dict[str, list[Instrument]]
 
 
 class Sink(ABC, Generic[S]):
@@ -74,6 +75,7 @@ class Sink(ABC, Generic[S]):
         facts: SubscriptionTable,
         telemetry: Telemetry,
         joined: Callable[[str, Sequence[Instrument]], None],
+        left: Callable[[str, Sequence[Instrument]], None] = lambda *_: None,
     ) -> None:
         self.facts = facts
         self.acknowledge: Acknowledge | None = None
@@ -84,12 +86,14 @@ class Sink(ABC, Generic[S]):
         self._maintain_s = limits.maintain_s
         self._telemetry = telemetry
         self._joined = joined
+        self._left = left
         self._rows: Accumulator[tuple[str, pl.DataFrame]] = Accumulator(
             max_rows=limits.rows, max_age_ns=int(limits.age_s * 1e9)
         )
         self._buffer_rows = limits.rows * BUFFER_FLUSHES
         self._selections = {upstream: Selection() for upstream in upstreams}
         self._joining: dict[str, list[Instrument]] = {}
+        self._leaving: dict[str, list[Instrument]] = {}
         self._in_flight: Flight | None = None
         self._taken = asyncio.Event()
         self._drained = asyncio.Event()
@@ -126,6 +130,8 @@ class Sink(ABC, Generic[S]):
     async def leave(self, upstream: str, instruments: Sequence[Instrument]) -> None:
         """Take no more rows of these; what was taken is still written."""
         self._selections[upstream].discard(instruments)
+        self._leaving.setdefault(upstream, []).extend(instruments)
+        self._leave_stored()
 
     def position(self, upstream: str) -> Cursor | None:
         """What has been taken of `upstream`."""
@@ -191,11 +197,10 @@ class Sink(ABC, Generic[S]):
         A flush that was cut short is gone on with first: its rows lie before every later position.
         """
         if self._in_flight is None:
-            positions = dict(self._positions)
-            if not self._rows.rows and not self._joining and positions == self._stored_positions:
+            if self._is_stored and not self._joining:
                 return
-            self._in_flight = Flight(self._rows.take(), positions, self._joining)
-            self._joining = {}
+            self._in_flight = Flight(self._rows.take(), dict(self._positions), self._joining, self._leaving)
+            self._joining, self._leaving = {}, {}
             self._count_pending()
             self._drained.set()
         flight = self._in_flight
@@ -206,7 +211,26 @@ class Sink(ABC, Generic[S]):
         self.worker.count(result)
         for upstream, instruments in flight.joining.items():
             self._joined(upstream, instruments)
+        self._tell_left(flight.leaving)
+        self._leave_stored()
         await self.tell_positions()
+
+    @property
+    def _is_stored(self) -> bool:
+        """Whether all that was taken is in the store."""
+        return self._in_flight is None and not self._rows.rows and self._positions == self._stored_positions
+
+    def _leave_stored(self) -> None:
+        """What leaves has left when there is nothing to be stored any more."""
+        if self._is_stored:
+            leaving, self._leaving = self._leaving, {}
+            self._tell_left(leaving)
+
+    def _tell_left(self, leaving: Mapping[str, Sequence[Instrument]]) -> None:
+        """All that there was of these is stored, but of those that have been wanted again since."""
+        for upstream, instruments in leaving.items():
+            again = {*self._selections[upstream], *self._leaving.get(upstream, [])}
+            self._left(upstream, [one for one in instruments if one not in again])
 
     async def tell_positions(self) -> None:
         """Acknowledge to each upstream what is stored of it, which may be nothing; it answers how far behind we are."""
@@ -247,10 +271,7 @@ class Sink(ABC, Generic[S]):
             self._telemetry.warning(
                 "not_flushed", f"{self.worker.label} is down; the upstream's journal keeps what is left"
             )
-        with contextlib.suppress(TimeoutError):  # it hangs: the next to open it finds what a crash would leave
-            async with asyncio.timeout(CLOSE_S):
-                await self.worker.once(self._store.close)
-        self.worker.stop()
+        await self.worker.close(CLOSE_S)
 
     async def _flush_all(self) -> None:
         if self.ready.is_set():

@@ -26,8 +26,11 @@ class TradeSink(Sink[TradeStore]):
         facts: SubscriptionTable,
         telemetry: Telemetry,
         joined: Callable[[str, Sequence[Instrument]], None],
+        left: Callable[[str, Sequence[Instrument]], None] = lambda *_: None,
     ) -> None:
-        super().__init__(store, limits, upstreams=list(venues), facts=facts, telemetry=telemetry, joined=joined)
+        super().__init__(
+            store, limits, upstreams=list(venues), facts=facts, telemetry=telemetry, joined=joined, left=left
+        )
         self._venues = venues
 
     def _select(self, upstream: str, rows: pl.DataFrame) -> pl.DataFrame:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from concurrent.futures import wait
 from typing import Generic, TypeVar
 
 from raven.clock import Backoff, now_us
@@ -75,9 +76,11 @@ class StoreWorker(Generic[S]):
                 "`raven deadletters` shows why and sends them again",
             )
 
-    def stop(self) -> None:
-        """End the thread once what was asked for is done; a store that hangs is left behind."""
+    async def close(self, within_s: float) -> None:
+        """Close the store and end the thread; a store that hangs is left behind, and closed should it come back."""
+        closed = self._thread.submit(self.store.close)
         self._thread.stop()
+        await asyncio.to_thread(wait, [closed], within_s)
 
     def _failed(self, error: StoreUnavailableError) -> None:
         text = f"{self.label}: {error}"

@@ -60,7 +60,8 @@ def test_every_service_tells_what_goes_through_it(run: Cluster) -> None:
     source = wait_until(
         lambda: (
             (found := scrape(run, "binance_spot"))
-            and f"raven_consumer_behind_bytes{{consumer=tick_persistence-{run.ports['tick_persistence']}}}" in found
+            and f"raven_consumer_behind_bytes{{consumer=tick_persistence-{run.ports['tick_persistence']}-delta}}"
+            in found
             and found
         ),
         30,

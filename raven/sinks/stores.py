@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from raven.errors import SettingsError
 from raven.files import write_atomically
@@ -13,7 +13,11 @@ from raven.settings import DeltaSettings, InfluxSettings, Settings, StoreName, T
 from raven.sinks.dead_letters import FOLDER, DeadLetters
 from raven.sinks.delta import DeltaBarStore, DeltaTradeStore
 from raven.sinks.sink import FlushLimits
-from raven.sinks.store import BarKind, BarStore, TradeStore
+from raven.sinks.store import BAR_SCHEMAS, BarKind, BarStore, Database, TradeStore
+
+if TYPE_CHECKING:
+    from raven.sinks.influx import InfluxTradeStore
+    from raven.sinks.timescale import TimescaleBarStore
 
 What = Literal["trades", "bars"]
 DATABASES: Final[Mapping[What, StoreName]] = {"trades": "influx", "bars": "timescale"}
@@ -64,13 +68,38 @@ def writer(folder: Path) -> str:
 
 def trade_store(name: StoreName, settings: Settings, folder: Path) -> TradeStore:
     """The store of trades called `name`, for the service in `folder`; not open yet."""
-    if name == "delta":
-        return DeltaTradeStore(delta_root(settings))
-    raise SettingsError(f"{name} takes no trades yet: {folder}")
+    return DeltaTradeStore(delta_root(settings)) if name == "delta" else _influx(settings, folder)
 
 
 def bar_store(name: StoreName, kind: BarKind, settings: Settings, folder: Path) -> BarStore:
     """The store of bars of `kind` called `name`, for the service in `folder`; not open yet."""
-    if name == "delta":
-        return DeltaBarStore(delta_root(settings), kind)
-    raise SettingsError(f"{name} takes no bars yet: {folder}")
+    return DeltaBarStore(delta_root(settings), kind) if name == "delta" else _timescale(settings, kind, folder)
+
+
+def database(name: str, table: str, settings: Settings, folder: Path) -> Database:
+    """The database called `name` as the service in `folder` writes to its `table`; not open yet.
+
+    Raises SettingsError when it is not configured, or is none.
+    """
+    if name == "influx":
+        return _influx(settings, folder)
+    for kind in BAR_SCHEMAS:
+        if (name, table) == ("timescale", kind):
+            return _timescale(settings, kind, folder)
+    raise SettingsError(f"there is no database {name} that takes {table}")
+
+
+def _influx(settings: Settings, folder: Path) -> InfluxTradeStore:
+    from raven.sinks.influx import InfluxTradeStore  # noqa: PLC0415 - loading it takes time that most commands save
+
+    if not settings.influx.url:
+        raise SettingsError("influx.url is not set", hint="set it to the InfluxDB that the trades are for")
+    return InfluxTradeStore(settings.influx, folder, dead_letters=dead_letters(folder))
+
+
+def _timescale(settings: Settings, kind: BarKind, folder: Path) -> TimescaleBarStore:
+    from raven.sinks.timescale import TimescaleBarStore  # noqa: PLC0415 - likewise
+
+    if not settings.timescale.url.get_secret_value():
+        raise SettingsError("timescale.url is not set", hint="set it to the database that the bars are for")
+    return TimescaleBarStore(settings.timescale, kind, writer=writer(folder), dead_letters=dead_letters(folder))

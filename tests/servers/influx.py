@@ -271,7 +271,7 @@ class Influx(AnyInflux):
 
     def memory_bytes(self) -> int:
         """The memory of all its processes, what they share counted once."""
-        return sum(each.memory_full_info().pss for process in self._processes for each in process.processes())
+        return sum(process.memory_bytes() for process in self._processes)
 
     def _configure(self) -> None:
         text = _NGINX.format(

@@ -169,7 +169,7 @@ class Postgres(AnyPostgres):
 
     def memory_bytes(self) -> int:
         """The memory of all its processes, what they share counted once."""
-        return sum(process.memory_full_info().pss for process in self._running().processes())
+        return self._running().memory_bytes()
 
     def _make_cluster(self, *, timescale: bool) -> None:
         (self._sandbox.data / "password").write_text(self.password)

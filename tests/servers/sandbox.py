@@ -122,6 +122,14 @@ class Process:
         """The first process and everything below it, from the top."""
         return psutil.Process(self._outer.pid).children(recursive=True) if self.is_running() else []
 
+    def memory_bytes(self) -> int:
+        """The memory of all its processes, what they share counted once."""
+        total = 0
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += process.memory_full_info().pss
+        return total
+
     def signal(self, number: signal.Signals, *, to_all: bool) -> None:
         """Send a signal to the first process or to all."""
         for process in self.processes()[: None if to_all else 1]:

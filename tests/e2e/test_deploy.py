@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 PAGE = ROOT / "docs" / "deploy.md"
 UNITS = ROOT / "deploy" / "systemd"
-BUILT = ("pyproject.toml", "README.md", "LICENSE", "prod.toml", "raven")
+BUILT = ("pyproject.toml", "README.md", "LICENSE", "prod.toml", "raven", "sql")
 DATABASES = ("timescaledb", "influxdb")
 COMMANDS = {"ravenctl": ["ravenctl"], "raven": ["raven"]}
 DRAWN = ("RAVEN_TOKEN", "TIMESCALE_PASSWORD", "INFLUX_PASSWORD", "INFLUX_TOKEN")
@@ -261,6 +261,9 @@ class TestImage:
         built = {path.relative_to(site) for path in (site / "raven").rglob("*.py")}
         assert built == {path.relative_to(ROOT) for path in (ROOT / "raven").rglob("*.py")}
         assert {path.name for path in (site / "bin").iterdir()} >= set(SERVICES)
+        assert {path.name for path in (site / "share").rglob("*.sql")} == {
+            path.name for path in (ROOT / "sql").glob("*.sql")
+        }
 
 
 @pytest.fixture

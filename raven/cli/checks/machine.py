@@ -76,7 +76,7 @@ def judge_disk(free_bytes: int, used_bytes: int, journals: int, max_bytes: int) 
     if not journals:
         return Finding("disk", Level.OK, found)
     most_bytes = journals * max_bytes
-    found += f"; {journals} journals take up to {output.size(most_bytes)} when a consumer is away"
+    found += f"; journals take up to {output.size(most_bytes)} while a consumer is away"
     if free_bytes + used_bytes < most_bytes:
         fitting = int(USED_PART * (free_bytes + used_bytes) / journals)
         return Finding("disk", Level.WARNING, found, f"set journal.max_bytes to {fitting} or less, or free some space")
@@ -104,14 +104,14 @@ async def ports(settings: Settings, access: Access, name: str) -> Sequence[Findi
 
 
 def judge_holder(name: str, where: str, holder: str | AccessError) -> Finding:
-    """`holder`: the Raven service that listens `where`; empty: what does is none, or does not say."""
-    check = f"ports of {name}"
+    """`holder`: the Raven service that listens `where`; empty: none, or none that says so; or how it refuses us."""
+    check, fix = f"ports of {name}", f"stop that, or set server.{SERVICES[name].port_setting} to a free port"
     if holder == name:
         return Finding(check, Level.OK, f"{name} is running at {where}")
     if isinstance(holder, AccessError):
-        return Finding.of(check, holder)
-    found = f"{where} is held by {holder or 'another program'}"
-    return Finding(check, Level.FAILED, found, f"stop that, or set server.{SERVICES[name].port_setting} to a free port")
+        found = f"{where} is held by another program, or by a service of other settings: {holder.message}"
+        return Finding(check, Level.FAILED, found, f"{fix}, or {holder.hint}")
+    return Finding(check, Level.FAILED, f"{where} is held by {holder or 'another program'}", fix)
 
 
 def judge_port(name: str, where: str, problem: int) -> Finding:

@@ -13,8 +13,8 @@ from raven.cli.checks.finding import CONNECT_S, Finding, Level
 from raven.errors import RavenError
 from raven.settings import Settings, StoreName
 from raven.sinks.delta.table import READABLE_PATH
-from raven.sinks.store import BAR_SCHEMAS, Store
-from raven.sinks.stores import What, bar_store, delta_root, stores_in_force, trade_store
+from raven.sinks.stores import What, delta_root, stores_in_force, trade_store
+from raven.sinks.timescale.schema import examine
 
 SINKS: Final[dict[str, What]] = {"tick_persistence": "trades", "bar_persistence": "bars"}
 """What each service stores."""
@@ -30,11 +30,11 @@ async def _store(settings: Settings, what: What, name: StoreName) -> Finding:
     check = f"{what} in {name}"
     if name == "delta":
         return judge_delta(check, delta_root(settings).absolute())
+    probe = _influx if name == "influx" else _timescale
     try:
-        await asyncio.to_thread(_open, _hasty(settings, name), what, name)
+        return Finding(check, Level.OK, await asyncio.to_thread(probe, _hasty(settings, name)))
     except RavenError as error:
         return Finding.of(check, error)
-    return Finding(check, Level.OK, "answers, and would take rows")
 
 
 def judge_delta(check: str, root: Path) -> Finding:
@@ -45,18 +45,18 @@ def judge_delta(check: str, root: Path) -> Finding:
     return Finding(check, Level.FAILED, f"{root} cannot hold Delta tables that every reader opens", fix)
 
 
-def _open(settings: Settings, what: What, name: StoreName) -> None:
-    """Open a database's stores as a service would, which probes them, but from a folder of no service."""
-    with TemporaryDirectory() as folder:
-        for store in _made(settings, what, name, Path(folder)):
-            with closing(store):
-                store.open()
+def _influx(settings: Settings) -> str:
+    """Open the store as the service would, which writes nothing into the bucket but asks whether it could."""
+    with TemporaryDirectory() as folder, closing(trade_store("influx", settings, Path(folder))) as store:
+        store.open()
+    return f"{settings.influx.url} takes trades into the bucket {settings.influx.bucket}"
 
 
-def _made(settings: Settings, what: What, name: StoreName, folder: Path) -> Sequence[Store]:
-    if what == "trades":
-        return [trade_store(name, settings, folder)]
-    return [bar_store(name, kind, settings, folder) for kind in BAR_SCHEMAS]
+def _timescale(settings: Settings) -> str:
+    """Look at the server and the tables."""
+    facts = examine(settings.timescale.url.get_secret_value(), timeout_s=settings.timescale.timeout_s)
+    extension = f"TimescaleDB {facts.timescaledb} ({facts.license} licence)" if facts.timescaledb else "no TimescaleDB"
+    return f"PostgreSQL {facts.postgresql}, {extension}; the tables of version {facts.version} in {facts.database}"
 
 
 def _hasty(settings: Settings, name: StoreName) -> Settings:

@@ -18,6 +18,7 @@ import pytest
 
 from raven.control.plan import SERVICES, port_of, target_of
 from raven.settings import METRICS_PORT_OFFSET, Settings, load
+from tests.e2e.machines import network
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
@@ -237,6 +238,60 @@ def settings_of(service: Mapping[str, Any]) -> Settings:
                 patch.setenv(name, value)
         patch.chdir(ROOT)  # where prod.toml is, as in the image
         return load()
+
+
+YOURS = "10.9.0.2"
+ADDRESSES = {name: f"10.9.0.{number}" for number, name in enumerate(SERVICES, 10)}
+SIMULATED = {
+    "RAVEN__BINANCE_SPOT__WEBSOCKET_URL": "ws://127.0.0.1:9443",
+    "RAVEN__BINANCE_SPOT__REST_URL": "http://127.0.0.1:9443",
+    "RAVEN__TIMEBAR__SECONDS": "1",
+}
+
+
+class TestRunning:
+    """Every service with its environment of the composition, each on a machine of its name; Delta Lake stores."""
+
+    def test_they_find_and_obey_each_other(self, services: dict[str, Any], tmp_path: Path) -> None:
+        hosts = tmp_path / "hosts"
+        hosts.write_text("".join(f"{address} {name}\n" for name, address in ADDRESSES.items()))
+        named = f"mount --bind {hosts} /etc/hosts"  # a machine's commands have mounts of their own
+        with network(tmp_path / "machines", YOURS, *ADDRESSES.values()) as machines:
+            source = machines[ADDRESSES["binance_spot"]]
+            source.background("raven simulate")
+            source.listens(9443)
+            for name, address in ADDRESSES.items():
+                shutil.copy(ROOT / "prod.toml", machines[address].folder)
+                machines[address].background(
+                    f"{named}; {' '.join(services[name]['command'])}", **self.given(services[name])
+                )
+            shutil.copy(ROOT / "prod.toml", machines[YOURS].folder)
+            for name, address in ADDRESSES.items():
+                machines[address].listens(port_of(Settings.model_construct(), name))
+            yours = self.given(services["ravenctl"])
+            start = "ravenctl start --symbol BTCUSDT --wait 5 --service"
+            machines[YOURS].succeeds(f"{named}; {start} tick_persistence; {start} bar_persistence", **yours)
+            machines[YOURS].succeeds(f"{named}; ravenctl status", **yours)
+            for name, address in ADDRESSES.items():
+                kind, *health = services[name]["healthcheck"]["test"]
+                assert kind == "CMD"
+                machines[address].succeeds(f"{named}; {' '.join(health)}", **self.given(services[name]))
+            told = machines[YOURS].succeeds(f"{named}; raven doctor --json", **self.given(services["raven"]))
+            levels = {found["check"]: found["level"] for found in json.loads(told)["findings"]}
+            assert [levels[f"upstream {name}"] for name in SERVICES] == ["ok"] * len(SERVICES)
+            assert levels["security"] == "warning"  # in clear text
+            refused = machines[YOURS].shell(f"{named}; ravenctl status", **{**yours, "RAVEN__SECURITY__TOKEN": "x"})
+            assert refused.returncode == 1
+            assert "token is wrong" in refused.stderr
+
+    def given(self, service: Mapping[str, Any]) -> dict[str, str]:
+        """The environment of a container, but for the databases and what lies elsewhere here."""
+        kept = {
+            name: value
+            for name, value in service["environment"].items()
+            if not name.startswith(("RAVEN__INFLUX__", "RAVEN__TIMESCALE__"))
+        }
+        return {**kept, **SIMULATED, "RAVEN__DATA": "data"}
 
 
 class TestImage:

@@ -168,3 +168,13 @@ def test_requests_hold_every_row_once_and_keep_their_bounds(count: int, most_byt
         assert len(span) == 1 or len(lines.take(span)) <= most_bytes
     for span in spans[:-1]:
         assert len(lines.take(range(span.start, span.stop + 1))) > most_bytes
+
+
+@settings(deadline=None)
+@given(mask=st.lists(st.booleans(), min_size=8, max_size=8))
+def test_rows_left_after_a_filter_are_encoded_like_others(mask: list[bool]) -> None:
+    """Their columns lie in chunks of their own, some empty."""
+    flushed = encode_trades(TradeFlush([(SPOT, some_trades("BTCUSDT", 0, 8))]))
+    every = text_of(encode_lines(flushed))
+    left = flushed.filter(pl.Series(mask))
+    assert text_of(encode_lines(left)) == [line for line, kept in zip(every, mask, strict=True) if kept]

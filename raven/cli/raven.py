@@ -11,6 +11,7 @@ import typer
 from raven.cli import output
 from raven.cli.config import config
 from raven.cli.deadletters import deadletters
+from raven.cli.init_db import init_db
 from raven.cli.replay import replay
 from raven.cli.simulate import SIMULATED_PORT, simulate
 from raven.cli.token import token
@@ -23,6 +24,7 @@ app.command()(simulate)
 app.command()(config)
 app.command()(token)
 app.command()(deadletters)
+app.command("init-db")(init_db)
 app.command()(replay)
 
 

@@ -10,7 +10,7 @@ HTTP: Final = ("http", "https")
 WEBSOCKET: Final = ("ws", "wss")
 POSTGRESQL: Final = ("postgresql", "postgres")
 USAGE: Final = "give host, host:port or http://host:port"
-_PASSWORD: Final = re.compile(r"(?<=://)([^/@\s:]*):[^/@\s]*@")
+_PASSWORD: Final = re.compile(r"(?<=://)([^/@\s:]*):\S*@")  # also one with characters that had to be escaped
 
 
 def parse_address(text: str) -> tuple[str, int | None]:
@@ -41,7 +41,8 @@ def checked_url(text: str, schemes: tuple[str, ...]) -> str:
         parts = urlsplit(text)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        raise ValueError(f"{shown} is not a URL: {error}") from error
+        reason = str(error) if shown == text else "write special characters of the password as %XX"
+        raise ValueError(f"{shown} is not a URL: {reason}") from error
     if parts.scheme not in schemes:
         raise ValueError(f"{shown or 'an empty text'} is not a URL of this kind; it begins with {example}")
     if not host:

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import polars as pl
 
-from raven.errors import InputError, SettingsError
 from raven.settings import Settings
-from raven.sinks.dead_letters import ADDED, FOLDER, DeadLetters, Letters
+from raven.sinks.dead_letters import ADDED, FOLDER, DeadLetters
 from raven.sinks.store import Database
-
-
-def _influx(settings: Settings, table: str, letters: DeadLetters) -> Database:  # noqa: ARG001 - it has one table
-    from raven.sinks.influx import InfluxTradeStore  # noqa: PLC0415 - other stores need not load it
-
-    if not settings.influx.url:
-        raise SettingsError("influx.url is not set", hint="set it to the InfluxDB that these rows are for")
-    return InfluxTradeStore(settings.influx, letters.folder.parent, dead_letters=letters)
-
-
-OPENERS: Final[Mapping[str, Callable[[Settings, str, DeadLetters], Database]]] = {"influx": _influx}
-"""How the store of a name is made, for a table, to write dead letters to it."""
+from raven.sinks.stores import database
 
 
 @dataclass(slots=True)
@@ -72,18 +60,14 @@ def send_again(settings: Settings, letters: DeadLetters, sent: Sent) -> None:
         for found in letters.read():
             key = (found.store, found.table)
             if key not in stores:
-                stores[key] = stack.enter_context(closing(_opened(settings, found, letters)))
+                stores[key] = stack.enter_context(
+                    closing(database(found.store, found.table, settings, letters.folder.parent))
+                )
             rows = found.rows.drop(ADDED)
             refusals = stores[key].resend(rows) if rows.height else []
             letters.settle(found, refusals)
             sent.stored += rows.height - len(refusals)
             sent.refused += len(refusals)
-
-
-def _opened(settings: Settings, found: Letters, letters: DeadLetters) -> Database:
-    if found.store not in OPENERS:
-        raise InputError(f"{found.path}: dead letters of the store {found.store} cannot be sent again")
-    return OPENERS[found.store](settings, found.table, letters)
 
 
 def _text(value: Any) -> Any:

@@ -28,7 +28,8 @@ from raven.settings import InfluxSettings
 from raven.sinks.dead_letters import DeadLetters
 from raven.sinks.influx import InfluxTradeStore
 from raven.sinks.store import TradeFlush
-from tests.servers.influx import AnyInflux, Bucket, ExternalInflux, Influx
+from tests.servers.external import ExternalInflux
+from tests.servers.influx import AnyInflux, Bucket, Influx
 
 VENUE = "BINANCE_SPOT"
 BATCH_ROWS = 20_000

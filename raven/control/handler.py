@@ -190,7 +190,8 @@ class ControlService:
 
     def _unsafe(self) -> str:
         """Why what was stopped is not durable yet; empty when it is."""
-        return "; ".join(f"what there is of it waits for {problem}" for problem in self._component.problems())
+        problems = self._component.problems()
+        return f"not all of it is stored yet: {'; '.join(problems)}" if problems else ""
 
     def _why_not(self, instrument: Instrument) -> tuple[control_pb2.SymbolState, str]:
         """Why there is nothing to stop."""

@@ -68,7 +68,7 @@ class TestInflux:
         finally:
             server.resume()
         assert finding.level is Level.FAILED
-        assert "timed out" in finding.found
+        assert "does not answer within" in finding.found
 
 
 class TestTimescale:

@@ -138,7 +138,7 @@ async def test_stopped_while_the_store_was_down(tmp_path: Path, down: str, resta
             await asyncio.sleep(0.3)
             result = await stop(control)
             assert result.state == control_pb2.SYMBOL_STATE_STOPPED
-            assert "what there is of it waits for delta/trades: the server is away" in result.message
+            assert result.message == "not all of it is stored yet: delta/trades: the server is away"
             await publish(hub, range(200, 300))
             assert (list(wanted.entries), list(wanted.ending)) == ([], [BTC])
             assert ids_stored(tmp_path) == []

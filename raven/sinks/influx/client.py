@@ -14,7 +14,8 @@ import urllib3
 from influxdb_client.client.influxdb_client import InfluxDBClient
 from influxdb_client.rest import ApiException
 from influxdb_client.service.write_service import WriteService
-from urllib3.exceptions import HTTPError, InsecureRequestWarning, MaxRetryError
+from urllib3.exceptions import HTTPError, InsecureRequestWarning, MaxRetryError, NewConnectionError
+from urllib3.exceptions import TimeoutError as Urllib3TimeoutError
 
 from raven.settings.sections import InfluxSettings
 from raven.sinks.influx.responses import Answer
@@ -99,7 +100,12 @@ class Client:
         return Answer(response.status, body, response.headers)
 
     def _unreached(self, cause: object) -> bytes:
-        """urllib3 names its connection objects; what comes after them is for people."""
+        """urllib3 names its connection objects; what comes after them is for people.
+
+        Of time-outs it tells what was left of the time when it began to wait: another text each time.
+        """
+        if isinstance(cause, Urllib3TimeoutError | TimeoutError) and not isinstance(cause, NewConnectionError):
+            return f"{self._settings.url} does not answer within {self._settings.timeout_s:g} s".encode()
         text = " ".join(str(cause).split())
         if text.startswith(("HTTPConnection", "HTTPSConnection", "<")):
             text = text.partition(": ")[2]

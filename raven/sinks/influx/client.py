@@ -1,12 +1,11 @@
 """One InfluxDB over influxdb-client: writes and queries become answers, whatever goes wrong on the way.
 
 Its own batching, retries and compression stay off: the first loses points silently, the others are ours to decide
-(its compression has no level; gzip's default is eight times as slow as level 1 for a fifth less).
+(its compression is gzip's default, which takes thirty times as long as igzip's level 1 for a fifth less).
 """
 
 from __future__ import annotations
 
-import gzip
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +13,7 @@ import urllib3
 from influxdb_client.client.influxdb_client import InfluxDBClient
 from influxdb_client.rest import ApiException
 from influxdb_client.service.write_service import WriteService
+from isal import igzip
 from urllib3.exceptions import HTTPError, InsecureRequestWarning, MaxRetryError, NewConnectionError
 from urllib3.exceptions import TimeoutError as Urllib3TimeoutError
 
@@ -59,7 +59,7 @@ class Client:
             WriteService(self._connected()).post_write,
             self._settings.org,
             self._settings.bucket,
-            gzip.compress(lines, GZIP_LEVEL, mtime=0),
+            igzip.compress(lines, GZIP_LEVEL, mtime=0),
             precision="ns",
             content_encoding="gzip",
             content_type="text/plain; charset=utf-8",

@@ -27,6 +27,7 @@ from raven.rpc.access import Access
 from raven.rpc.client import Client
 from raven.settings import load
 from raven.sinks.delta import scan as delta
+from raven.sinks.stores import delta_root, stores_in_force
 from raven.sources.binance import BINANCE_SPOT
 from raven.sources.recordings import iter_trades, read_trades
 
@@ -172,8 +173,17 @@ def scan_trades(
     start: datetime | str | None = None,
     end: datetime | str | None = None,
 ) -> pl.LazyFrame:
-    """The stored trades; raises StoreError when nothing has been stored yet."""
-    return delta.scan_trades(load().data / "delta", venue=_venue(venue), symbol=symbol, start=start, end=end)
+    """The stored trades, from the store that is configured, Delta Lake first; see `stores` in the settings.
+
+    Columns: venue, symbol, trade_id, ts_event, ts_recv, price, quantity, side (`buy`/`sell`), origin, in no particular
+    order. Raises StoreError when nothing has been stored yet, or the database cannot be asked.
+    """
+    settings, of_venue = load(), _venue(venue)
+    if "delta" in stores_in_force(settings, "trades"):
+        return delta.scan_trades(delta_root(settings), venue=of_venue, symbol=symbol, start=start, end=end)
+    from raven.sinks import influx  # noqa: PLC0415 - loading it takes time that others save
+
+    return influx.scan_trades(settings.influx, venue=of_venue, symbol=symbol, start=start, end=end)
 
 
 def scan_bars(
@@ -187,13 +197,20 @@ def scan_bars(
 ) -> pl.LazyFrame:
     """The stored bars of one kind: as `kind` says, else the kind that `spec` is a label of, else time bars.
 
-    All bars that trades close are of the kind `tick_imbalance_bars`. Raises StoreError when nothing has
-    been stored yet.
+    From the store that is configured, Delta Lake first. All bars that trades close are of the kind
+    `tick_imbalance_bars`. Raises StoreError when nothing has been stored yet, or the database cannot be asked.
     """
     by_trades = spec is not None and spec.partition("-")[0] in _CLOSED_BY_TRADES
     chosen = kind or ("tick_imbalance_bars" if by_trades else "time_bars")
-    root = load().data / "delta"
-    return delta.scan_bars(root, chosen, venue=_venue(venue), symbol=symbol, spec=spec, start=start, end=end)
+    settings, of_venue = load(), _venue(venue)
+    if "delta" in stores_in_force(settings, "bars"):
+        root = delta_root(settings)
+        return delta.scan_bars(root, chosen, venue=of_venue, symbol=symbol, spec=spec, start=start, end=end)
+    from raven.sinks import timescale  # noqa: PLC0415 - likewise
+
+    return timescale.scan_bars(
+        settings.timescale, chosen, venue=of_venue, symbol=symbol, spec=spec, start=start, end=end
+    )
 
 
 def _venue(venue: str | None) -> str | None:

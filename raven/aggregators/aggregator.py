@@ -57,6 +57,7 @@ class Aggregator:
         schema: pa.Schema,
         telemetry: Telemetry,
         joined: Callable[[str, Sequence[Instrument]], None],
+        left: Callable[[str, Sequence[Instrument]], None] = lambda *_: None,
     ) -> None:
         self._kernels = {kernel.spec: kernel for kernel in kernels}
         self._hub = hub
@@ -64,9 +65,12 @@ class Aggregator:
         self._schema = schema
         self._telemetry = telemetry
         self._joined = joined
+        self._left = left
         self._turn = asyncio.Lock()
         self._dirty = False
         self.problem = ""
+        self.ready = asyncio.Event()
+        self.ready.set()
         self.facts = SubscriptionTable()
         self._upstreams = self._recover(venues)
 
@@ -110,6 +114,7 @@ class Aggregator:
         """Take no more rows of these; their open time bars are published as they stand."""
         await finish(self._leave(upstream, instruments))
         await self.save()
+        self._left(upstream, instruments)
 
     async def _leave(self, upstream: str, instruments: Sequence[Instrument]) -> None:
         async with self._turn:

@@ -10,6 +10,7 @@ import typer
 
 from raven.cli import output
 from raven.cli.config import config
+from raven.cli.deadletters import deadletters
 from raven.cli.init_db import init_db
 from raven.cli.replay import replay
 from raven.cli.simulate import SIMULATED_PORT, simulate
@@ -22,6 +23,7 @@ app.callback()(output.options)
 app.command()(simulate)
 app.command()(config)
 app.command()(token)
+app.command()(deadletters)
 app.command("init-db")(init_db)
 app.command()(replay)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 from rich.markup import escape
@@ -25,8 +25,9 @@ from raven.control.plan import (
 from raven.control.wanted import WantedFile
 from raven.errors import AccessError, InputError, TooLateError, UpstreamError
 from raven.rpc.access import is_local
+from raven.rpc.client import Client
 from raven.rpc.pb import control_pb2
-from raven.settings import load
+from raven.settings import StoreName, load
 
 STOP_S = 12.0
 FAILED = (control_pb2.SYMBOL_STATE_REFUSED, control_pb2.SYMBOL_STATE_NOT_WANTED)
@@ -177,9 +178,14 @@ def forget(
     host: HostOption = "",
     json: JsonOption = False,
 ) -> None:
-    """Free the hold of a consumer that will not come back on what the journals keep."""
+    """Free the hold of a consumer that will not come back on what the journals keep; of a sink that of each store."""
     asked = targets(resolve(service) if service else "", host)
-    results = call_in_order(asked, lambda client: client.forget(consumer), host=host)
+    names = [consumer, *(f"{consumer}-{store}" for store in get_args(StoreName))]
+
+    async def forget_all(client: Client) -> bool:
+        return any([await client.forget(name) for name in names])
+
+    results = call_in_order(asked, forget_all, host=host)
     known = [name for name, answer in results.items() if answer is True]
     if not known:
         raise InputError(f"no running service knows a consumer {consumer}", hint="names look like raven_tibs-50052")

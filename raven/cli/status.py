@@ -70,6 +70,20 @@ def status_tables(results: Mapping[str, control_pb2.StatusResponse | UpstreamErr
     for name, answer in results.items():
         for problem in [] if isinstance(answer, UpstreamError) else answer.problems:
             output.console.print(f"[red]{name}[/]: {escape(problem)}", soft_wrap=True)
+    stores = [
+        _store_row(name, store)
+        for name, answer in results.items()
+        if isinstance(answer, control_pb2.StatusResponse)
+        for store in answer.stores
+        if answer.subscriptions or store.error
+    ]
+    if stores:
+        output.console.print()
+        output.table(
+            "Stores",
+            ("service", "store", "state", "stored>", "backlog rows>", "backlog>", "dead>", "last stored>"),
+            stores,
+        )
     counted = [
         [name, *(_counter(answer, counter) for counter in COUNTED.values()), _offset(answer)]
         for name, answer in results.items()
@@ -98,6 +112,21 @@ def _service_row(name: str, answer: control_pb2.StatusResponse | UpstreamError) 
         output.count(counters.get("pending_rows", 0)),
         output.size(counters["journal_bytes"]) if "journal_bytes" in counters else "",
         output.duration(counters["disk_left_s"]) if "disk_left_s" in counters else "",
+    ]
+
+
+def _store_row(service: str, store: control_pb2.Store) -> list[str]:
+    since_us = store.error_since_us
+    state = "[green]ok[/]" if store.healthy else f"[red]down for {output.duration((now_us() - since_us) / 1e6)}[/]"
+    return [
+        service,
+        f"{store.name}/{store.table}",
+        state,
+        output.count(store.stored_rows),
+        output.count(store.backlog_rows),
+        output.duration(store.backlog_s),
+        output.count(store.dead_rows) if store.dead_rows else "",
+        f"{output.duration(max(0, now_us() - store.last_stored_us) / 1e6)} ago" if store.last_stored_us else "",
     ]
 
 

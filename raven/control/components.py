@@ -23,16 +23,22 @@ class Component(Protocol):
     venues: Sequence[str]
 
     def upstreams_of(self, venue: str) -> Sequence[str]:
-        """Names of the services a new symbol of `venue` has to join."""
+        """What a new symbol of `venue` has to join, by name: each is told in `Wanted.joining` until it has."""
 
     async def add(self, wanted: Sequence[Wanted], *, restored: bool) -> list[control_pb2.SymbolResult]:
         """Collect these; `restored`: they were collected before a restart."""
+
+    def resume_ending(self, ending: Sequence[Wanted]) -> None:
+        """These were stopped before a restart, and what there was of them is not durable everywhere yet."""
 
     async def remove(self, gone: Sequence[Wanted], remaining: Entries) -> None:
         """Collect what was wanted by the entries `gone` no more, but for what those `remaining` want."""
 
     def subscriptions(self, wanted: Entries) -> list[control_pb2.Subscription]:
         """The facts of what is wanted; a pattern's own entry is followed by those of the symbols it matches."""
+
+    def stores(self) -> list[control_pb2.Store]:
+        """The tables this service writes."""
 
     def links(self) -> list[control_pb2.Link]:
         """The connections this service depends on."""

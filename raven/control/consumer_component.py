@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from raven.batches.instrument import Instrument
 from raven.batches.selection import Selection
@@ -18,14 +18,22 @@ from raven.rpc.subscriptions import SubscriptionTable
 class ConsumerComponent:
     """An aggregator or a sink behind its followers, for the symbols of `venues`."""
 
-    def __init__(self, followers: Sequence[Follower], facts: SubscriptionTable, *, venues: Sequence[str]) -> None:
+    def __init__(
+        self,
+        followers: Sequence[Follower],
+        facts: SubscriptionTable,
+        *,
+        venues: Sequence[str],
+        stores: Callable[[], list[control_pb2.Store]] = list,
+    ) -> None:
         self._followers = followers
+        self._stores = stores
         self._facts = facts
         self.venues = venues
 
     def upstreams_of(self, venue: str) -> Sequence[str]:
-        """The upstreams that have symbols of `venue`."""
-        return [follower.name for follower in self._following(venue)]
+        """The followings of upstreams that have symbols of `venue`."""
+        return [follower.key for follower in self._following(venue)]
 
     def _following(self, venue: str) -> Iterator[Follower]:
         return (follower for follower in self._followers if follower.venue in ("", venue))
@@ -36,11 +44,20 @@ class ConsumerComponent:
         for follower in self._followers:
             own = [entry for entry in wanted if follower.venue in ("", entry.venue)]
             for joining in (True, False):
-                instruments = [entry.instrument for entry in own if (follower.name in entry.joining) is joining]
+                instruments = [entry.instrument for entry in own if (follower.key in entry.joining) is joining]
                 if instruments:
                     for result in await follower.add(instruments, joining=joining):
                         answers[Instrument(result.venue, result.symbol)].append(result)
         return [_merge(instrument, results) for instrument, results in answers.items()]
+
+    def resume_ending(self, ending: Sequence[Wanted]) -> None:
+        """Take what there was of these when they were stopped, then leave them."""
+        for follower in self._followers:
+            own = [entry for entry in ending if follower.key in entry.ending]
+            follower.resume_leaving(
+                [entry.instrument for entry in own],
+                joining=[entry.instrument for entry in own if follower.key in entry.joining],
+            )
 
     async def remove(self, gone: Sequence[Wanted], remaining: Entries) -> None:
         """Take no more rows of `gone` and let the upstreams know."""
@@ -75,6 +92,9 @@ class ConsumerComponent:
             refusals = [
                 follower.refused[entry.instrument] for follower in following if entry.instrument in follower.refused
             ]
+            waits_for = [follower.consumer.problem for follower in following if not follower.consumer.ready.is_set()]
+            if waits_for and not shown.rows:
+                shown.message = "; ".join(dict.fromkeys(filter(None, waits_for)))
             if refusals:
                 shown.message = "; ".join(dict.fromkeys(refusals))
             if len(refusals) == len(following):
@@ -94,6 +114,10 @@ class ConsumerComponent:
             dict.fromkeys(follower.consumer.problem for follower in self._followers if follower.consumer.problem)
         )
 
+    def stores(self) -> list[control_pb2.Store]:
+        """The tables it writes."""
+        return self._stores()
+
     def links(self) -> list[control_pb2.Link]:
         """The upstreams."""
         return [self._link(follower) for follower in self._followers]
@@ -102,7 +126,7 @@ class ConsumerComponent:
         return control_pb2.Link(
             name=follower.name, target=follower.target, connected=follower.connected, error=follower.error,
             cursor=to_message(follower.consumer.position(follower.name)), lag_us=follower.lag_us,
-            needed=follower.is_wanted,
+            needed=follower.is_wanted and follower.consumer.ready.is_set(),
         )  # fmt: skip
 
 

@@ -41,6 +41,7 @@ class ControlService:
     async def restore(self) -> None:
         """Collect again what was collected before a restart."""
         entries = list(self._wanted.entries.values())
+        self._component.resume_ending(list(self._wanted.ending.values()))
         if entries:
             async with self._turn:
                 await self._component.add(entries, restored=True)
@@ -146,12 +147,16 @@ class ControlService:
             return await self._stop(list(self._wanted.entries), USER)
         async with self._turn:
             gone = list(self._wanted.entries.values())
-            self._wanted.entries.clear()
+            for entry in gone:
+                self._wanted.end(entry.instrument, self._component.upstreams_of(entry.venue))
             self._wanted.save()
             await self._component.remove(gone, {})
-        stopped = control_pb2.SYMBOL_STATE_STOPPED
+        stopped, message = control_pb2.SYMBOL_STATE_STOPPED, self._unsafe()
         return control_pb2.StopResponse(
-            results=[control_pb2.SymbolResult(venue=entry.venue, symbol=entry.symbol, state=stopped) for entry in gone]
+            results=[
+                control_pb2.SymbolResult(venue=entry.venue, symbol=entry.symbol, state=stopped, message=message)
+                for entry in gone
+            ]
         )
 
     async def _stop(self, instruments: Sequence[Instrument], requester: str) -> control_pb2.StopResponse:
@@ -166,7 +171,7 @@ class ControlService:
                 entry = self._wanted.entries.get(one)
                 if entry is None:
                     result.state, result.message = self._why_not(one)
-                elif others := self._wanted.remove(one, requester):
+                elif others := self._wanted.remove(one, requester, self._component.upstreams_of(one.venue)):
                     result.state = control_pb2.SYMBOL_STATE_KEPT
                     result.message = f"still wanted by {', '.join(others)}"
                 else:
@@ -179,7 +184,13 @@ class ControlService:
             end = to_message(self._hub.place) if self._hub is not None else None
         for result in results:
             result.session_end.CopyFrom(end or market_data_pb2.Cursor())
+            if result.state == control_pb2.SYMBOL_STATE_STOPPED:
+                result.message = self._unsafe()
         return control_pb2.StopResponse(results=results)
+
+    def _unsafe(self) -> str:
+        """Why what was stopped is not durable yet; empty when it is."""
+        return "; ".join(f"what there is of it waits for {problem}" for problem in self._component.problems())
 
     def _why_not(self, instrument: Instrument) -> tuple[control_pb2.SymbolState, str]:
         """Why there is nothing to stop."""
@@ -211,7 +222,7 @@ class ControlService:
             service=self._service, version=version("raven-market-data"), pid=os.getpid(),
             started_us=self._started_us, healthy=not problems, problems=problems, subscriptions=subscriptions,
             links=links, counters=self._telemetry.totals, simulated=self._simulated,
-            metrics=self._telemetry.snapshot(),
+            metrics=self._telemetry.snapshot(), stores=self._component.stores(),
         )  # fmt: skip
 
     async def forget(self, consumer: str) -> bool:
@@ -229,6 +240,9 @@ def _symbols(symbols: Sequence[str]) -> list[str]:
     if not cleaned or "" in cleaned:
         raise InputError("no symbol given", hint="name at least one, such as BTCUSDT")
     for symbol in cleaned:
-        if not symbol.isprintable() or any(letter.isspace() for letter in symbol):
-            raise InputError(f"{symbol!r} is no symbol", hint="symbols look like BTCUSDT, patterns like '*USDT'")
+        if not symbol.isprintable() or any(letter.isspace() or letter == "\\" for letter in symbol):
+            raise InputError(
+                f"{symbol!r} is no symbol: one has no blanks, control characters or backslashes",
+                hint="symbols look like BTCUSDT, patterns like '*USDT'",
+            )
     return cleaned

@@ -143,6 +143,13 @@ class SourceComponent:
             found += [one for one in every if not pattern or Instrument(entry.venue, one.symbol) not in wanted]
         return found
 
+    def resume_ending(self, ending: Sequence[Wanted]) -> None:
+        """Nothing: what a source has taken is in its journal."""
+
+    def stores(self) -> list[control_pb2.Store]:
+        """None: a source has its journal alone."""
+        return []
+
     def links(self) -> list[control_pb2.Link]:
         """The connections to the venue."""
         return self._source.links()

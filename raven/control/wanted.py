@@ -21,10 +21,12 @@ USER: Final = "user"
 
 
 class Wanted(msgspec.Struct):
-    """One symbol or pattern: who wants it, where its session began in the own journal, and which upstreams' durable
+    """One symbol or pattern: who wants it, where its session began in the own journal, and which followings' durable
     positions do not cover it yet.
 
-    `ids_before`, of sources: for each symbol collected by it, the last trade id before its session (None: never any).
+    - `ending`: nobody wants it any more, but these followings have not made durable all that was there when it was
+      stopped.
+    - `ids_before`, of sources: for each symbol collected by it, the last trade id before its session (None: never any).
     """
 
     venue: str
@@ -33,6 +35,7 @@ class Wanted(msgspec.Struct):
     session_start: Cursor | None = None
     joining: list[str] = []
     ids_before: dict[str, int | None] = {}
+    ending: list[str] = []
 
     @property
     def instrument(self) -> Instrument:
@@ -41,11 +44,12 @@ class Wanted(msgspec.Struct):
 
 
 class WantedFile:
-    """The wanted instruments of one service, saved atomically at every change."""
+    """The wanted instruments of one service, and those that end, saved atomically at every change."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.entries: dict[Instrument, Wanted] = {}
+        self.ending: dict[Instrument, Wanted] = {}
         if path.exists():
             try:
                 entries = msgspec.json.decode(path.read_bytes(), type=list[Wanted])
@@ -53,7 +57,8 @@ class WantedFile:
                 raise SettingsError(
                     f"{path} is damaged: {error}", hint="remove it and start the symbols again"
                 ) from error
-            self.entries = {entry.instrument: entry for entry in entries}
+            self.entries = {entry.instrument: entry for entry in entries if entry.wanted_by}
+            self.ending = {entry.instrument: entry for entry in entries if not entry.wanted_by}
 
     def add(
         self,
@@ -63,30 +68,55 @@ class WantedFile:
         session_start: Cursor | None = None,
         joining: Sequence[str] = (),
     ) -> Wanted:
-        """Note that `requester` wants `instrument`; a new one begins its session and has to join its upstreams."""
+        """Note that `requester` wants `instrument`; a new one begins its session and has to join its upstreams.
+
+        One that was ending goes on where it is.
+        """
         entry = self.entries.get(instrument)
+        ended = self.ending.pop(instrument, None)
+        if ended is not None:
+            joining = [key for key in joining if key in ended.joining or key not in ended.ending]
         if entry is None:
             entry = self.entries[instrument] = Wanted(*instrument, [requester], session_start, list(joining))
         elif requester not in entry.wanted_by:
             entry.wanted_by.append(requester)
         return entry
 
-    def remove(self, instrument: Instrument, requester: str) -> list[str]:
-        """Note that `requester` wants it no more; who still does. It goes when nobody does."""
+    def remove(self, instrument: Instrument, requester: str, ending: Sequence[str] = ()) -> list[str]:
+        """Note that `requester` wants it no more; who still does. If nobody: it ends, with the followings `ending`."""
         entry = self.entries[instrument]
         entry.wanted_by = [name for name in entry.wanted_by if name != requester]
         if not entry.wanted_by:
-            del self.entries[instrument]
+            self.end(instrument, ending)
         return entry.wanted_by
 
-    def joined(self, upstream: str, instruments: Sequence[Instrument]) -> None:
-        """The service's durable position on `upstream` covers these now."""
+    def end(self, instrument: Instrument, ending: Sequence[str]) -> None:
+        """Nobody wants it any more; the followings `ending` still have to make durable what there is of it."""
+        entry = self.entries.pop(instrument)
+        if ending:
+            entry.wanted_by, entry.ending = [], list(ending)
+            self.ending[instrument] = entry
+
+    def joined(self, following: str, instruments: Sequence[Instrument]) -> None:
+        """The durable position of `following` covers these now."""
         for instrument in instruments:
-            entry = self.entries.get(instrument)
-            if entry is not None and upstream in entry.joining:
-                entry.joining.remove(upstream)
+            entry = self.entries.get(instrument) or self.ending.get(instrument)
+            if entry is not None and following in entry.joining:
+                entry.joining.remove(following)
+        self.save()
+
+    def left(self, following: str, instruments: Sequence[Instrument]) -> None:
+        """All that there was of these is durable at `following`."""
+        for instrument in instruments:
+            entry = self.ending.get(instrument)
+            if entry is not None and following in entry.ending:
+                entry.ending.remove(following)
+                if not entry.ending:
+                    del self.ending[instrument]
         self.save()
 
     def save(self) -> None:
         """Write the file; a crash leaves the old or the new one whole."""
-        write_atomically(self._path, msgspec.json.format(msgspec.json.encode(list(self.entries.values()))))
+        write_atomically(
+            self._path, msgspec.json.format(msgspec.json.encode([*self.entries.values(), *self.ending.values()]))
+        )

@@ -117,7 +117,7 @@ class Journal:
             payload = ipc.encode(batch, meta)
             message = ipc.split(payload, self.schema)
             try:
-                self._log.append(message, meta, self.options.segment_bytes, self._notes)
+                self._log.append(message, meta, batch.num_rows, self.options.segment_bytes, self._notes)
             except OSError as error:
                 raise disk_error(error, "appending to journal", self.path) from error
         return Entry(meta, payload, batch.num_rows)
@@ -134,7 +134,13 @@ class Journal:
 
     def _notes(self) -> SegmentNotes:
         log = self._log
-        return SegmentNotes(log.last_sequence, log.last_appended_us, self.tail_ids(), self._next_metadata)
+        return SegmentNotes(
+            log.last_sequence,
+            log.last_appended_us,
+            self.tail_ids(),
+            self._next_metadata,
+            log.segments[-1].rows_through if log.segments else 0,
+        )
 
     def set_segment_metadata(self, metadata: Mapping[str, str]) -> None:
         """What new segments shall carry of their user's (see `last_segment_metadata`), until set again.
@@ -218,6 +224,11 @@ class Journal:
             self._consumers[consumer] = min(held, after)
             self._save_consumers()
 
+    def take_up(self, consumer: str) -> None:
+        """Hold all that is held for `consumer`, durably, unless it is known already."""
+        if consumer not in self._consumers:
+            self.register(consumer, 0)
+
     def acknowledge(self, consumer: str, sequence: int) -> None:
         """`consumer` has everything up to `sequence` safe; never moves back, never blocks.
 
@@ -225,6 +236,11 @@ class Journal:
         A name not registered is taken up.
         """
         self._consumers[consumer] = max(min(sequence, self.last_sequence), self._consumers.get(consumer, 0))
+
+    def backlog(self, consumer: str) -> retention.Backlog:
+        """What `consumer` has not acknowledged; all that is held when it is not known. May read a segment."""
+        position = self._consumers.get(consumer, 0)
+        return self._log.look(partial(retention.backlog, position=position))
 
     def forget(self, consumer: str) -> bool:
         """Free the hold of a consumer that will not come back; whether it was known."""

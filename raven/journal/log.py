@@ -34,8 +34,10 @@ class SegmentLog:
         self.last_sequence, self.last_appended_us = self.segments[-1].last() if self.segments else (0, 0)
         self._writer: SegmentWriter | None = None
 
-    def append(self, message: bytes, meta: BatchMeta, segment_bytes: int, notes: Callable[[], SegmentNotes]) -> None:
-        """Append a batch message durably, then let readers see it.
+    def append(
+        self, message: bytes, meta: BatchMeta, rows: int, segment_bytes: int, notes: Callable[[], SegmentNotes]
+    ) -> None:
+        """Append a batch message of `rows` durably, then let readers see it.
 
         A segment that is sealed, has another schema or at least `segment_bytes` is followed by a new one,
         which begins with `notes`. Raises OSError when the disk refuses; then nothing was appended.
@@ -48,7 +50,7 @@ class SegmentLog:
             self._begin_segment(message, meta.sequence, notes())
         else:
             writer.write(message)
-        self.segments[-1].publish(meta, len(message))
+        self.segments[-1].publish(meta, rows, len(message))
         self.last_appended_us = meta.appended_us
         self.last_sequence = meta.sequence
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,6 +21,16 @@ class ConsumerStatus:
     name: str
     sequence: int
     behind_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What lies after a consumer's position: how many `rows`, and when the first of them was appended (UTC,
+    microseconds; 0 when there are none).
+    """
+
+    rows: int = 0
+    since_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +95,20 @@ def behind_bytes(segments: Sequence[Segment], position: int) -> int:
         start = segment.start_after(position)
         return total if start is None else total + segment.size_bytes - start
     return total
+
+
+def backlog(segments: Sequence[Segment], position: int) -> Backlog:
+    """What lies after `position`."""
+    if not segments:
+        return Backlog()
+    newest = segments[-1]
+    holding = bisect_right(segments, position, key=lambda segment: segment.first_sequence)
+    for segment in segments[max(0, holding - 1) :]:
+        found = segment.first_after(position)
+        if found is not None:
+            rows_before, appended_us = found
+            return Backlog(newest.rows_through - rows_before, appended_us)
+    return Backlog()
 
 
 def disk_use(folder: Path, journal_bytes: int, warn_fraction: float) -> DiskUse:

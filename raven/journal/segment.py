@@ -52,12 +52,14 @@ class SegmentNotes(msgspec.Struct, frozen=True):
     """Where the journal stood just before the segment's first batch.
 
     `last_ids`: the highest trade id per symbol ever appended. `metadata`: what the journal's user put there.
+    `previous_rows`: how many rows lay before, dropped ones included.
     """
 
     previous_sequence: int = 0
     previous_appended_us: int = 0
     last_ids: dict[str, int] = {}
     metadata: dict[str, str] = {}
+    previous_rows: int = 0
 
 
 class DamagedSegmentError(JournalError):
@@ -87,16 +89,20 @@ class _Header:
 
 @dataclass(slots=True)
 class _Index:
-    """Per batch, in order: its sequence, where it starts, when it was appended."""
+    """Per batch, in order: its sequence, where it starts, when it was appended, the segment's rows before it."""
 
     sequences: array[int] = field(default_factory=lambda: array("q"))
     starts: array[int] = field(default_factory=lambda: array("q"))
     appended_us: array[int] = field(default_factory=lambda: array("q"))
+    rows_before: array[int] = field(default_factory=lambda: array("q"))
     end: int = 0
+    rows: int = 0
 
-    def add(self, meta: BatchMeta, start: int, end: int) -> None:
+    def add(self, meta: BatchMeta, rows: int, start: int, end: int) -> None:
         self.starts.append(start)
         self.appended_us.append(meta.appended_us)
+        self.rows_before.append(self.rows)
+        self.rows += rows
         self.sequences.append(meta.sequence)  # after the others: readers in other threads go by it
         self.end = end
 
@@ -203,10 +209,10 @@ class Segment:
 
     # what only the journal's own process uses: it alone knows that the file is whole
 
-    def publish(self, meta: BatchMeta, size_bytes: int) -> None:
+    def publish(self, meta: BatchMeta, rows: int, size_bytes: int) -> None:
         """Let readers see a batch just written at `end`."""
         start = self._index.end
-        self._index.add(meta, start, start + size_bytes)
+        self._index.add(meta, rows, start, start + size_bytes)
         self.end = start + size_bytes
 
     def begin(self, offset: int) -> None:
@@ -220,7 +226,7 @@ class Segment:
         with contextlib.suppress(DamagedSegmentError):
             end = self._header.end
             for slot in self.slots():
-                index.add(slot.meta, slot.start, slot.end)
+                index.add(slot.meta, slot.batch.num_rows, slot.start, slot.end)
                 end = slot.end
         self._built, self.end = index, end
         return end
@@ -231,11 +237,16 @@ class Segment:
         return len(self._index.sequences)
 
     @property
+    def rows_through(self) -> int:
+        """How many rows the journal ever had up to the segment's end."""
+        return self.notes.previous_rows + self._index.rows
+
+    @property
     def _index(self) -> _Index:
         if self._built is None:
             index = _Index()
             for slot in self.slots():
-                index.add(slot.meta, slot.start, slot.end)
+                index.add(slot.meta, slot.batch.num_rows, slot.start, slot.end)
             self._built = index  # whole before it is seen: two threads may build it at once
         return self._built
 
@@ -247,6 +258,14 @@ class Segment:
         end = index.end  # before looking: what is published meanwhile must not be jumped over
         position = bisect_right(index.sequences, sequence)
         return index.starts[position] if position < len(index.starts) else end
+
+    def first_after(self, sequence: int) -> tuple[int, int] | None:
+        """Of the first batch above `sequence`: the journal's rows before it, and when it was appended (us)."""
+        index = self._index
+        position = bisect_right(index.sequences, sequence)
+        if position == len(index.sequences):
+            return None
+        return self.notes.previous_rows + index.rows_before[position], index.appended_us[position]
 
     def sequence_before(self, append_time_us: int) -> int:
         """The highest sequence appended before that time; the one before the segment if none of its own."""

@@ -127,13 +127,18 @@ class Client:
         response = await self._call(self._control.Forget, control_pb2.ForgetRequest(consumer=consumer), timeout_s)
         return bool(response.known)
 
-    async def acknowledge(self, consumer: str, cursor: Cursor, *, timeout_s: float = 5.0) -> None:
-        """Tell the service what `consumer` will not ask for again."""
+    async def acknowledge(
+        self, consumer: str, cursor: Cursor | None, *, timeout_s: float = 5.0
+    ) -> market_data_pb2.AcknowledgeResponse:
+        """Tell the service what `consumer` will not ask for again (None: nothing); how far behind it is."""
         request = market_data_pb2.AcknowledgeRequest(
             consumer=consumer,
             cursor=to_message(cursor),
         )
-        await self._call(self._market_data.Acknowledge, request, timeout_s)
+        response: market_data_pb2.AcknowledgeResponse = await self._call(
+            self._market_data.Acknowledge, request, timeout_s
+        )
+        return response
 
     async def subscribe(
         self, begin: Begin, *, consumer: str = "", symbols: Sequence[str] = ()

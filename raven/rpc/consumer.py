@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -14,16 +15,20 @@ from raven.batches.instrument import Instrument
 class Consumer(Protocol):
     """Who takes the batches of a follower, and of them the rows of the instruments it was told to want.
 
-    `problem` says why what was taken cannot be dealt with now; empty when it can.
+    `ready` is set once the position is known; nothing is taken before.
     """
 
-    problem: str
+    ready: asyncio.Event
+
+    @property
+    def problem(self) -> str:
+        """Why what was taken cannot be dealt with now; empty when it can."""
 
     def want(self, upstream: str, instruments: Sequence[Instrument]) -> None:
         """Take rows of these: the position covers them."""
 
     async def leave(self, upstream: str, instruments: Sequence[Instrument]) -> None:
-        """Take no more rows of these."""
+        """Take no more rows of these; once what was taken is durable, whoever made the consumer is told."""
 
     def position(self, upstream: str) -> Cursor | None:
         """What has been taken so far; None: nothing yet."""

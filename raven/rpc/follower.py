@@ -24,7 +24,7 @@ from raven.rpc.access import Access
 from raven.rpc.client import Begin, Client, UnknownJournalError
 from raven.rpc.consumer import Consumer
 from raven.rpc.cursors import from_message
-from raven.rpc.pb import control_pb2
+from raven.rpc.pb import control_pb2, market_data_pb2
 from raven.rpc.streams import until
 from raven.telemetry import Telemetry
 
@@ -42,9 +42,12 @@ GRANTED = (
 
 
 class Follower:
-    """Follows the service `name` at `target` for the consumer called `consumer_name`.
+    """Follows the service `name` at `target` for `consumer`.
 
-    `venue` is the only one the upstream serves; empty when it serves several.
+    - `venue`: the only one the upstream serves; empty when it serves several.
+    - `requester`: in whose name symbols are asked for. `consumer_name`: in whose name the upstream keeps batches until
+      they are acknowledged; followers of one service share the former and have each their own of the latter.
+    - `key`: tells followers of one upstream apart within their service; by default its name.
     """
 
     def __init__(
@@ -54,17 +57,22 @@ class Follower:
         access: Access,
         *,
         venue: str = "",
-        consumer_name: str,
+        requester: str,
+        consumer_name: str = "",
+        key: str = "",
         consumer: Consumer,
         telemetry: Telemetry,
     ) -> None:
         self.name = name
+        self.key = key or name
         self.target = target
         self.venue = venue
         self.connected = False
         self.error = ""
         self.lag_us = 0
-        self._consumer_name = consumer_name
+        self.backlog = market_data_pb2.AcknowledgeResponse()
+        self._requester = requester
+        self._consumer_name = consumer_name or requester
         self.consumer = consumer
         self._telemetry = telemetry
         self._client = Client(target, access)
@@ -144,17 +152,28 @@ class Follower:
             return
         await self._leave_ended()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LEAVE_S):
+            async with asyncio.timeout(LEAVE_S if self.consumer.ready.is_set() else 0):
                 while leaving & self._ending.keys():
                     self._left.clear()
                     await self._left.wait()
 
-    async def acknowledge(self, cursor: Cursor) -> None:
-        """Let the upstream forget what lies up to `cursor`; a lost acknowledgement is made good by the next."""
+    def resume_leaving(self, instruments: Sequence[Instrument], *, joining: Sequence[Instrument]) -> None:
+        """They were stopped before a restart; `joining`: those that the position did not cover yet."""
+        self.consumer.want(self.name, [one for one in instruments if one not in joining])
+        self._joining.update(joining)
+        self._session_starts.update(dict.fromkeys(joining, NOWHERE))
+        self._leaving.update(instruments)
+        self._changed.set()
+
+    async def acknowledge(self, cursor: Cursor | None) -> None:
+        """Let the upstream forget what lies up to `cursor`; a lost acknowledgement is made good by the next.
+
+        None acknowledges nothing: the upstream keeps what it has. `backlog` is how far behind the upstream says we are.
+        """
         if not self.is_needed:
             return  # its hold is free; an acknowledgement would take it up again
         with contextlib.suppress(UpstreamError):
-            await self._client.acknowledge(self._consumer_name, cursor)
+            self.backlog = await self._client.acknowledge(self._consumer_name, cursor)
 
     async def close(self) -> None:
         """Close the channel."""
@@ -162,6 +181,7 @@ class Follower:
 
     async def run(self) -> None:
         """Follow until cancelled."""
+        await self.consumer.ready.wait()
         backoff = Backoff()
         begin_earliest = False
         while True:
@@ -180,6 +200,8 @@ class Follower:
             except UnknownJournalError as error:
                 self._telemetry.warning("journal_changed", f"{error}; going on by trade ids from its beginning")
                 begin_earliest = True
+                self._leaving.update(self._ending)  # where they ended is to be asked of the new journal
+                self._ending.clear()
             except UpstreamError as error:
                 await self._lost(error, backoff)
 
@@ -205,7 +227,8 @@ class Follower:
     async def _free_hold(self) -> None:
         """Nothing is wanted: the upstream need keep and collect nothing for this consumer."""
         with contextlib.suppress(UpstreamError):
-            await self._client.forget(self._consumer_name)
+            for name in {self._consumer_name, self._requester}:
+                await self._client.forget(name)
             self._may_hold = False
 
     async def _read(self, begin: Begin, backoff: Backoff) -> None:
@@ -237,7 +260,7 @@ class Follower:
         """Ask the upstream for these; what is refused when it is new is told to whoever asked, and not logged."""
         results = []
         for venue, symbols in _by_venue(instruments):
-            results += await self._client.start(symbols, venue=venue, requester=self._consumer_name)
+            results += await self._client.start(symbols, venue=venue, requester=self._requester)
         for result in results:
             instrument = Instrument(result.venue, result.symbol)
             if result.state in GRANTED:
@@ -255,38 +278,44 @@ class Follower:
         leaving = sorted(self._leaving)
         ends: dict[Instrument, Cursor] = {}
         for venue, symbols in _by_venue(leaving):
-            for result in await self._client.stop(symbols, venue=venue, requester=self._consumer_name):
+            for result in await self._client.stop(symbols, venue=venue, requester=self._requester):
                 ends[Instrument(result.venue, result.symbol)] = from_message(result.session_end)
         for instrument in leaving:
             if instrument in self._leaving:  # it may have been wanted again meanwhile
-                self._ending[instrument] = ends.get(instrument, NOWHERE)
+                end = self._ending[instrument] = ends.get(instrument, NOWHERE)
+                if self._session_starts.get(instrument) == NOWHERE:  # where it began was forgotten in the restart
+                    self._session_starts[instrument] = Cursor(end.journal_id, 0)
         self._leaving.difference_update(leaving)  # more may have left meanwhile
 
     async def _leave_ended(self) -> None:
         """Leave what was taken up to its end, and what never joined."""
+        if not self.consumer.ready.is_set():
+            return
         here = self.consumer.position(self.name)
-        ended = [
-            instrument
-            for instrument, end in self._ending.items()
-            if here is None
-            or instrument in self._joining
-            or here.journal_id != end.journal_id
-            or here.sequence >= end.sequence
-        ]
+        ended = [instrument for instrument, end in self._ending.items() if self._is_over(instrument, end, here)]
         if ended:
             self._joining.difference_update(ended)
             for instrument in ended:
                 del self._ending[instrument]
+                self._session_starts.pop(instrument, None)
             await self.consumer.leave(self.name, ended)
             self._left.set()
             if not self.is_needed:
                 self._changed.set()  # there is nothing to follow any more
 
+    def _is_over(self, instrument: Instrument, end: Cursor, here: Cursor | None) -> bool:
+        """Whether all of a session that ended at `end` was taken by a consumer that is `here`."""
+        if end.sequence == 0:
+            return True
+        if instrument in self._joining:
+            return instrument not in self._session_starts  # it never began
+        return here is not None and here.journal_id == end.journal_id and here.sequence >= end.sequence
+
     async def _rewind_for_joining(self) -> None:
-        joined = sorted(self._joining & self._granted)
+        joined = sorted(self._joining & self._session_starts.keys() & (self._granted | self._ending.keys()))
         if joined:
             first = min((self._session_starts[one] for one in joined), key=lambda cursor: cursor.sequence)
-            is_only = self._joining >= self._wanted and not self._ending
+            is_only = self._joining >= self._wanted | self._ending.keys()
             await self.consumer.rewind(self.name, first, joined, forward=is_only)
             self._joining.difference_update(joined)
 

@@ -165,12 +165,16 @@ class MarketDataServicer(market_data_pb2_grpc.MarketDataServicer):
     async def Acknowledge(  # noqa: N802
         self, request: market_data_pb2.AcknowledgeRequest, context: Context
     ) -> market_data_pb2.AcknowledgeResponse:
-        """Note what a durable consumer will not ask for again."""
+        """Note what a durable consumer will not ask for again; the answer is how far behind it is."""
         if not request.consumer:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "an acknowledgement needs the consumer's name")
-        if request.cursor.journal_id == self._hub.journal.id:
-            self._hub.journal.acknowledge(request.consumer, request.cursor.sequence)
-        return market_data_pb2.AcknowledgeResponse()
+        journal = self._hub.journal
+        if not request.HasField("cursor"):
+            journal.take_up(request.consumer)
+        elif request.cursor.journal_id == journal.id:
+            journal.acknowledge(request.consumer, request.cursor.sequence)
+        backlog = await asyncio.to_thread(journal.backlog, request.consumer)
+        return market_data_pb2.AcknowledgeResponse(behind_rows=backlog.rows, behind_since_us=backlog.since_us)
 
 
 def select_symbols(entry: Entry, symbols: frozenset[str]) -> bytes | None:

@@ -28,6 +28,7 @@ def build(environment: Environment, kernels: Sequence[Kernel], schema: pa.Schema
         schema=stream_schema(schema, kind=kernels[0].kind, venue=""),
         telemetry=environment.telemetry,
         joined=environment.wanted.joined,
+        left=environment.wanted.left,
     )
     followers = [environment.follow(upstream, aggregator) for upstream in sources]
 

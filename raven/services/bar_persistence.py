@@ -10,9 +10,9 @@ import typer
 from raven.rpc.subscriptions import SubscriptionTable
 from raven.services import persistence, runtime
 from raven.services.runtime import Environment, HostOption, LogLevelOption, PortOption, Service
-from raven.sinks.delta import DeltaBarStore
-from raven.sinks.sink import BarSink
+from raven.sinks.bar_sink import BarSink
 from raven.sinks.store import BarKind
+from raven.sinks.stores import bar_store, limits, stores_in_force
 
 NAME = "bar_persistence"
 UPSTREAMS: Final[dict[str, BarKind]] = {"raven_timebar": "time_bars", "raven_tibs": "tick_imbalance_bars"}
@@ -30,19 +30,21 @@ _CHOSEN: Final = {Bars.TIME: ["raven_timebar"], Bars.TIBS: ["raven_tibs"], Bars.
 
 
 def build(environment: Environment, bars: Bars) -> Service:
-    """A sink for each kind of bars over the embedded Delta Lake."""
-    facts = SubscriptionTable()
-    sinks = {
-        upstream: BarSink(
-            DeltaBarStore(environment.settings.data / "delta", UPSTREAMS[upstream]),
-            persistence.limits(environment),
+    """A sink for each kind of bars and each store in force."""
+    settings, facts = environment.settings, SubscriptionTable()
+    sinks = [
+        BarSink(
+            bar_store(store, UPSTREAMS[upstream], settings, environment.folder),
+            limits(settings, store),
             upstreams=[upstream],
-            facts=facts,
+            facts=persistence.facts_of(facts, position),
             telemetry=environment.telemetry,
-            joined=environment.wanted.joined,
+            joined=persistence.joined(environment, store),
+            left=persistence.left(environment, store),
         )
+        for position, store in enumerate(stores_in_force(settings, "bars"))
         for upstream in _CHOSEN[bars]
-    }
+    ]
     return persistence.build(environment, sinks, facts)
 
 

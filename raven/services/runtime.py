@@ -79,8 +79,11 @@ class Environment:
             journal.set_segment_metadata({REPLAY_KEY: replay})
         return Hub(journal, is_replay=bool(replay), telemetry=self.telemetry)
 
-    def follow(self, upstream: str, consumer: Consumer) -> Follower:
-        """A follower of the service `upstream`, under this service's name; SettingsError when it would refuse."""
+    def follow(self, upstream: str, consumer: Consumer, *, store: str = "", key: str = "") -> Follower:
+        """A follower of the service `upstream`, under this service's name; SettingsError when it would refuse.
+
+        `store`: of a sink, whose place in the upstream's journal is kept under a name of its own; `key` as of Follower.
+        """
         name = f"{self.name}-{self.port}"
         target = target_of(self.settings, upstream)
         self.access.require_for(upstream, target)
@@ -91,7 +94,9 @@ class Environment:
             target,
             self.access,
             venue=SERVICES[upstream].venue,
-            consumer_name=name,
+            requester=name,
+            consumer_name=f"{name}-{store}" if store else name,
+            key=key,
             consumer=consumer,
             telemetry=self.telemetry,
         )

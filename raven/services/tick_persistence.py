@@ -8,24 +8,28 @@ from raven.control.plan import sources_of
 from raven.rpc.subscriptions import SubscriptionTable
 from raven.services import persistence, runtime
 from raven.services.runtime import Environment, HostOption, LogLevelOption, PortOption, Service
-from raven.sinks.delta import DeltaTradeStore
-from raven.sinks.sink import TradeSink
+from raven.sinks.stores import limits, stores_in_force, trade_store
+from raven.sinks.trade_sink import TradeSink
 
 NAME = "tick_persistence"
 
 
 def build(environment: Environment) -> Service:
-    """The sink of trades over the embedded Delta Lake."""
-    sources, facts = sources_of(NAME), SubscriptionTable()
-    sink = TradeSink(
-        DeltaTradeStore(environment.settings.data / "delta"),
-        persistence.limits(environment),
-        venues=sources,
-        facts=facts,
-        telemetry=environment.telemetry,
-        joined=environment.wanted.joined,
-    )
-    return persistence.build(environment, dict.fromkeys(sources, sink), facts)
+    """A sink of trades for each store in force."""
+    settings, facts = environment.settings, SubscriptionTable()
+    sinks = [
+        TradeSink(
+            trade_store(store, settings, environment.folder),
+            limits(settings, store),
+            venues=sources_of(NAME),
+            facts=persistence.facts_of(facts, position),
+            telemetry=environment.telemetry,
+            joined=persistence.joined(environment, store),
+            left=persistence.left(environment, store),
+        )
+        for position, store in enumerate(stores_in_force(settings, "trades"))
+    ]
+    return persistence.build(environment, sinks, facts)
 
 
 def command(host: HostOption = None, port: PortOption = None, log_level: LogLevelOption = None) -> None:

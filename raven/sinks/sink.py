@@ -11,7 +11,6 @@ import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
@@ -23,49 +22,49 @@ from raven.batches.batch import BatchMeta, Cursor
 from raven.batches.instrument import Instrument
 from raven.batches.schema import to_frame
 from raven.batches.selection import Selection
-from raven.clock import Backoff, monotonic_ns
+from raven.clock import monotonic_ns
 from raven.errors import StoreError
 from raven.rpc.consumer import goes_back
 from raven.rpc.subscriptions import SubscriptionTable
 from raven.sinks.store import (
-    BarFlush,
-    BarStore,
     Store,
-    StoreUnavailableError,
-    TradeFlush,
-    TradeStore,
     WriteResult,
 )
+from raven.sinks.worker import StoreWorker
 from raven.telemetry import Telemetry
 
 S = TypeVar("S", bound=Store)
-T = TypeVar("T")
 BUFFER_FLUSHES: Final = 4
 CLOSE_S: Final = 5.0
 POSITION_S: Final = 60.0
-Acknowledge = Callable[[str, Cursor], Awaitable[None]]
+Acknowledge = Callable[[str, Cursor | None], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class FlushLimits:
-    """`rows` and `age_s` bound a flush, whichever is reached first; the table is maintained every `maintain_s`."""
+    """`rows` and `age_s` bound a flush, whichever is reached first; the table is maintained every `maintain_s`.
+
+    `probe_s`: how often a store is tried that needs mending.
+    """
 
     rows: int
     age_s: float
-    maintain_s: float
+    maintain_s: float = 600.0
+    probe_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Flight:
-    """A flush on its way into the store: rows by upstream, the positions after them, who joined with it."""
+    """A flush on its way into the store: rows by upstream, the positions after them, what joined and left with it."""
 
     items: Sequence[tuple[str, pl.DataFrame]]
     positions: dict[str, Cursor]
     joining: dict[str, list[Instrument]]
+    leaving: dict[str, list[Instrument]]
 
 
 class Sink(ABC, Generic[S]):
-    """Feeds one store with the rows of `upstreams`. Raises StoreError when the store cannot be opened."""
+    """Feeds one store with the rows of `upstreams`. `ready` is set once the store is open and its position known."""
 
     def __init__(
         self,
@@ -76,34 +75,52 @@ class Sink(ABC, Generic[S]):
         facts: SubscriptionTable,
         telemetry: Telemetry,
         joined: Callable[[str, Sequence[Instrument]], None],
+        left: Callable[[str, Sequence[Instrument]], None] = lambda *_: None,
     ) -> None:
         self.facts = facts
         self.acknowledge: Acknowledge | None = None
+        self.upstreams = upstreams
+        self.worker = StoreWorker(store, telemetry, probe_s=limits.probe_s)
+        self.ready = asyncio.Event()
         self._store = store
         self._maintain_s = limits.maintain_s
         self._telemetry = telemetry
         self._joined = joined
+        self._left = left
         self._rows: Accumulator[tuple[str, pl.DataFrame]] = Accumulator(
             max_rows=limits.rows, max_age_ns=int(limits.age_s * 1e9)
         )
         self._buffer_rows = limits.rows * BUFFER_FLUSHES
         self._selections = {upstream: Selection() for upstream in upstreams}
         self._joining: dict[str, list[Instrument]] = {}
+        self._leaving: dict[str, list[Instrument]] = {}
         self._in_flight: Flight | None = None
-        self.problem = ""
         self._taken = asyncio.Event()
         self._drained = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=store.table)  # a store belongs to one thread
-        self._positions = self._thread.submit(self._open, upstreams).result()
-        self._stored_positions = dict(self._positions)
+        self._positions: dict[str, Cursor] = {}
+        self._stored_positions: dict[str, Cursor] = {}
 
-    def _open(self, upstreams: Sequence[str]) -> dict[str, Cursor]:
+    @property
+    def problem(self) -> str:
+        """Why the store cannot be written now; empty when it can."""
+        return self.worker.problem
+
+    async def open(self) -> None:
+        """Open the store, trying until it can be; then the position is known.
+
+        Raises StoreError when it never will: another process holds the table, or it is not one of ours.
+        """
+        self._stored_positions = await self.worker.until_done(self._open)
+        self._positions = dict(self._stored_positions)
+        self.ready.set()
+
+    def _open(self) -> dict[str, Cursor]:
         self._store.open()
         for torn in self._store.cut:
             self._telemetry.warning(
-                "torn_commit", f"{self._store.table}: set aside {torn}, torn by a crash before it counted"
+                "torn_commit", f"{self.worker.label}: set aside {torn}, torn by a crash before it counted"
             )
-        stored = {upstream: self._store.position(upstream) for upstream in upstreams}
+        stored = {upstream: self._store.position(upstream) for upstream in self.upstreams}
         return {upstream: cursor for upstream, cursor in stored.items() if cursor is not None}
 
     def want(self, upstream: str, instruments: Sequence[Instrument]) -> None:
@@ -113,6 +130,8 @@ class Sink(ABC, Generic[S]):
     async def leave(self, upstream: str, instruments: Sequence[Instrument]) -> None:
         """Take no more rows of these; what was taken is still written."""
         self._selections[upstream].discard(instruments)
+        self._leaving.setdefault(upstream, []).extend(instruments)
+        self._leave_stored()
 
     def position(self, upstream: str) -> Cursor | None:
         """What has been taken of `upstream`."""
@@ -148,7 +167,8 @@ class Sink(ABC, Generic[S]):
             await self._drained.wait()
 
     async def run(self) -> None:
-        """Flush when due and keep the table in shape, until cancelled."""
+        """Open the store, flush when due and keep the table in shape, until cancelled."""
+        await self.open()
         maintained = time.monotonic()
         while True:
             await self._until_due()
@@ -177,11 +197,10 @@ class Sink(ABC, Generic[S]):
         A flush that was cut short is gone on with first: its rows lie before every later position.
         """
         if self._in_flight is None:
-            positions = dict(self._positions)
-            if not self._rows.rows and not self._joining and positions == self._stored_positions:
+            if self._is_stored and not self._joining:
                 return
-            self._in_flight = Flight(self._rows.take(), positions, self._joining)
-            self._joining = {}
+            self._in_flight = Flight(self._rows.take(), dict(self._positions), self._joining, self._leaving)
+            self._joining, self._leaving = {}, {}
             self._count_pending()
             self._drained.set()
         flight = self._in_flight
@@ -189,63 +208,76 @@ class Sink(ABC, Generic[S]):
         self._in_flight = None
         self._count_pending()
         self._stored_positions = flight.positions
-        self._telemetry.add("stored_rows", result.rows, store=self._store.table)
-        if result.duplicates:
-            self._telemetry.add("duplicate_rows", result.duplicates)
+        self.worker.count(result)
         for upstream, instruments in flight.joining.items():
             self._joined(upstream, instruments)
-        for upstream, cursor in flight.positions.items():
+        self._tell_left(flight.leaving)
+        self._leave_stored()
+        await self.tell_positions()
+
+    @property
+    def _is_stored(self) -> bool:
+        """Whether all that was taken is in the store."""
+        return self._in_flight is None and not self._rows.rows and self._positions == self._stored_positions
+
+    def _leave_stored(self) -> None:
+        """What leaves has left when there is nothing to be stored any more."""
+        if self._is_stored:
+            leaving, self._leaving = self._leaving, {}
+            self._tell_left(leaving)
+
+    def _tell_left(self, leaving: Mapping[str, Sequence[Instrument]]) -> None:
+        """All that there was of these is stored, but of those that have been wanted again since."""
+        for upstream, instruments in leaving.items():
+            again = {*self._selections[upstream], *self._leaving.get(upstream, [])}
+            self._left(upstream, [one for one in instruments if one not in again])
+
+    async def tell_positions(self) -> None:
+        """Acknowledge to each upstream what is stored of it, which may be nothing; it answers how far behind we are."""
+        for upstream in self.upstreams:
             if self.acknowledge is not None:
-                await self.acknowledge(upstream, cursor)
+                await self.acknowledge(upstream, self._stored_positions.get(upstream))
 
     async def _write(self, flight: Flight) -> WriteResult:
-        backoff = Backoff()
-        while True:
+        def write() -> tuple[WriteResult, float]:
             began = time.monotonic()
-            try:
-                result = await self._in_thread(lambda: self._write_once(flight.items, flight.positions))
-            except StoreUnavailableError as error:
-                pause_s = backoff.next_s()
-                self.problem = f"{self._store.table}: {error}"
-                self._telemetry.add("retries", store=self._store.table)
-                self._telemetry.warning("store_unavailable", f"{self.problem}; it is tried again until it works")
-                await asyncio.sleep(pause_s)
-            else:
-                took_s = time.monotonic() - began
-                if self.problem:
-                    self.problem = ""
-                    self._telemetry.info("store_back", f"{self._store.table} is being written again")
-                self._telemetry.observe("flush_s", took_s, store=self._store.table)
-                self._telemetry.set("last_flush_ms", took_s * 1e3, store=self._store.table)
-                return result
+            result = self._write_once(flight.items, flight.positions)
+            return result, time.monotonic() - began
+
+        result, took_s = await self.worker.until_done(write)
+        self._telemetry.observe("flush_s", took_s, store=self.worker.label)
+        self._telemetry.set("last_flush_ms", took_s * 1e3, store=self.worker.label)
+        return result
 
     def _count_pending(self) -> None:
         in_flight = 0 if self._in_flight is None else sum(rows.height for _, rows in self._in_flight.items)
-        self._telemetry.set("pending_rows", self._rows.rows + in_flight, queue=self._store.table)
+        self._telemetry.set("pending_rows", self._rows.rows + in_flight, queue=self.worker.label)
 
     async def _maintain(self) -> None:
         try:
-            done = await self._in_thread(self._store.maintain)
+            done = await self.worker.once(self._store.maintain)
         except StoreError as error:
-            self._telemetry.warning("not_maintained", f"{self._store.table}: {error}; trying again later")
+            self._telemetry.warning("not_maintained", f"{self.worker.label}: {error}; trying again later")
             return
         if done:
-            self._telemetry.info("maintained", f"{self._store.table} was compacted", **done)
-
-    async def _in_thread(self, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+            self._telemetry.info("maintained", f"{self.worker.label} was compacted", **done)
 
     async def close(self) -> None:
         """Write what is left, without waiting for a store that is down, and let go of it."""
         try:
             async with asyncio.timeout(CLOSE_S):
-                if self._in_flight is not None:
-                    await self.flush()
-                await self.flush()
+                await self._flush_all()
         except TimeoutError:
-            self._telemetry.warning("not_flushed", "the store is down; the upstream's journal keeps what is left")
-        await self._in_thread(self._store.close)
-        self._thread.shutdown()
+            self._telemetry.warning(
+                "not_flushed", f"{self.worker.label} is down; the upstream's journal keeps what is left"
+            )
+        await self.worker.close(CLOSE_S)
+
+    async def _flush_all(self) -> None:
+        if self.ready.is_set():
+            if self._in_flight is not None:
+                await self.flush()
+            await self.flush()
 
     def _select(self, upstream: str, rows: pl.DataFrame) -> pl.DataFrame:
         """The rows of a batch that are wanted."""
@@ -258,41 +290,3 @@ class Sink(ABC, Generic[S]):
     @abstractmethod
     def _write_once(self, items: Sequence[tuple[str, pl.DataFrame]], positions: Mapping[str, Cursor]) -> WriteResult:
         """One try, in the store's thread."""
-
-
-class TradeSink(Sink[TradeStore]):
-    """Feeds a store of trades; `venues` names the venue of each upstream."""
-
-    def __init__(
-        self,
-        store: TradeStore,
-        limits: FlushLimits,
-        *,
-        venues: Mapping[str, str],
-        facts: SubscriptionTable,
-        telemetry: Telemetry,
-        joined: Callable[[str, Sequence[Instrument]], None],
-    ) -> None:
-        super().__init__(store, limits, upstreams=list(venues), facts=facts, telemetry=telemetry, joined=joined)
-        self._venues = venues
-
-    def _select(self, upstream: str, rows: pl.DataFrame) -> pl.DataFrame:
-        return self._selections[upstream].filter(rows, self._venues[upstream])
-
-    def _observe(self, upstream: str, rows: pl.DataFrame) -> None:
-        self.facts.observe(self._venues[upstream], rows, id_="trade_id", time="ts_event", price="price")
-
-    def _write_once(self, items: Sequence[tuple[str, pl.DataFrame]], positions: Mapping[str, Cursor]) -> WriteResult:
-        trades = [(self._venues[upstream], rows) for upstream, rows in items]
-        return self._store.write(TradeFlush(trades, positions))
-
-
-class BarSink(Sink[BarStore]):
-    """Feeds a store of bars of one kind."""
-
-    def _observe(self, upstream: str, rows: pl.DataFrame) -> None:  # noqa: ARG002
-        for (venue,), part in rows.partition_by("venue", as_dict=True).items():
-            self.facts.observe(venue, part, id_="last_trade_id", time="close_time", price="close")
-
-    def _write_once(self, items: Sequence[tuple[str, pl.DataFrame]], positions: Mapping[str, Cursor]) -> WriteResult:
-        return self._store.write(BarFlush([rows for _, rows in items], positions))

@@ -31,7 +31,14 @@ BAR_KEYS: Final[Mapping[BarKind, str]] = {"time_bars": "open_time", "tick_imbala
 
 
 class StoreUnavailableError(StoreError):
-    """The store could not take a write now. Nothing of it was lost: write the same flush again later."""
+    """The store could not take a write now. Nothing of it was lost: write the same flush again later.
+
+    `retry_after_s`: how long the store asks to be left alone.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", retry_after_s: float = 0.0) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s
 
 
 class StoreRefusedError(StoreUnavailableError):
@@ -128,7 +135,8 @@ class Database(Store, Protocol):
     def resend(self, rows: pl.DataFrame) -> Sequence[Refusal]:
         """Write rows that were dead letters, in the columns of their table; those still refused are returned.
 
-        It heeds no last id and moves no position. Raises StoreUnavailableError when it cannot be done now.
+        It heeds no last id, moves no position and needs no `open`: a service may hold the store meanwhile.
+        Raises StoreUnavailableError when it cannot be done now.
         """
 
 

@@ -41,7 +41,7 @@ def events_table() -> str:
                 event.level,
                 event.meaning
                 + (" Repeats are logged once a minute." if event.repeats else "")
-                + (f" Ends `{event.ends}`." if event.ends else ""),
+                + (f" Ends {', '.join(f'`{name}`' for name in event.ends)}." if event.ends else ""),
             )
             for name, event in EVENTS.items()
         ),

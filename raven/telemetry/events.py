@@ -15,13 +15,13 @@ class Event(NamedTuple):
     """One event: its level and what it means.
 
     - `repeats`: what repeats it with the same message is counted, and logged once a minute.
-    - `ends`: the event that this one puts an end to; that one's next appearance is logged at once.
+    - `ends`: the events that this one puts an end to; their next appearance is logged at once.
     """
 
     level: Level
     meaning: str
     repeats: bool = False
-    ends: str = ""
+    ends: tuple[str, ...] = ()
 
 
 EVENTS: Final[Mapping[str, Event]] = {
@@ -37,7 +37,7 @@ EVENTS: Final[Mapping[str, Event]] = {
     "python_warning": Event("warning", "Python or a library warns of something.", repeats=True),
     "library": Event("warning", "A line that a library logged, at the library's level."),
     # the exchange
-    "exchange_connected": Event("info", "Connected to the exchange.", ends="exchange_unreachable"),
+    "exchange_connected": Event("info", "Connected to the exchange.", ends=("exchange_unreachable",)),
     "exchange_lost": Event("warning", "A connection to the exchange broke; it is opened again.", repeats=True),
     "exchange_unreachable": Event("warning", "No connection can be opened now; it is tried again.", repeats=True),
     "region_blocked": Event("warning", "The exchange does not serve this region; its public endpoint is used."),
@@ -77,7 +77,7 @@ EVENTS: Final[Mapping[str, Event]] = {
     "replayed": Event("info", "A recording was replayed to its end."),
     "recording_hole": Event("error", "Batches of a recording were dropped by its journal while it was replayed."),
     # upstreams
-    "upstream_connected": Event("info", "Following another service.", ends="upstream_lost"),
+    "upstream_connected": Event("info", "Following another service.", ends=("upstream_lost",)),
     "upstream_lost": Event(
         "warning", "Another service cannot be reached or refuses; it is tried again, and nothing is lost.", repeats=True
     ),
@@ -91,7 +91,14 @@ EVENTS: Final[Mapping[str, Event]] = {
     "store_unavailable": Event(
         "warning", "The store cannot be written now; it is tried again, and nothing is lost.", repeats=True
     ),
-    "store_back": Event("info", "The store is being written again.", ends="store_unavailable"),
+    "store_refused": Event(
+        "error",
+        "The store needs mending, as the message says; it is tried now and then, and nothing is lost.",
+        repeats=True,
+    ),
+    "store_back": Event("info", "The store is being written again.", ends=("store_unavailable", "store_refused")),
+    "rows_refused": Event("error", "A store refused rows for what they hold; they lie in the dead letters."),
+    "rows_too_old": Event("warning", "Rows are older than what a store keeps; it does not take them.", repeats=True),
     "not_flushed": Event("warning", "The store was down when the service ended; the journal keeps what is left."),
     "torn_commit": Event("warning", "A commit that a crash had torn was set aside; its rows are written again."),
     "maintained": Event("info", "A table was compacted."),

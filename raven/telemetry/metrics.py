@@ -67,6 +67,11 @@ METRICS: Final[Mapping[str, Metric]] = {
     "flush_s": Metric("histogram", "How long commits to a store took.", ("store",)),
     "last_flush_ms": Metric("gauge", "How long the last commit to a store took.", ("store",)),
     "retries": Metric("counter", "Commits that failed and are tried again.", ("store",)),
+    "store_up": Metric("gauge", "1 when a store took its last commit, 0 when it could not.", ("store",)),
+    "backlog_rows": Metric("gauge", "Rows of all symbols, journaled upstream, that a store has not got.", ("store",)),
+    "backlog_s": Metric("gauge", "How long ago the oldest of them was journaled.", ("store",)),
+    "dead_rows": Metric("counter", "Rows a store refused for what they hold, kept in the dead letters.", ("store",)),
+    "dropped_rows": Metric("counter", "Rows a store does not take, by why.", ("store", "reason")),
     # kept
     "journal_bytes": Metric("gauge", "Bytes the journal takes."),
     "journal_sequence": Metric("gauge", "Number of the newest batch in the journal."),

@@ -115,7 +115,7 @@ class Telemetry(Collector):
             if known is not None and known.repeats:
                 unlogged = self._repeats.admit(event, message, time.monotonic())
             elif known is not None and known.ends:
-                unlogged = self._repeats.end(known.ends)
+                unlogged = sum(self._repeats.end(name) for name in known.ends)
         if unlogged is None:
             return
         if unlogged:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import http.client
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import closing, suppress
 from http import HTTPStatus
 from pathlib import Path
 
@@ -16,12 +19,14 @@ import psutil
 import pytest
 
 from tests.servers.influx import Influx
-from tests.servers.install import INFLUX, POSTGRES, has_debian, install
-from tests.servers.postgres import Postgres
-from tests.servers.proxy import Proxy
+from tests.servers.install import INFLUX, POSTGRES, Packages, has_debian, install
+from tests.servers.postgres import ExternalPostgres, Postgres
 from tests.servers.sandbox import wait_until
 
-managed = pytest.mark.skipif(not has_debian(), reason="of servers that are started here")
+managed = pytest.mark.skipif(
+    not has_debian() or any(name in os.environ for name in ("RAVEN_TEST_POSTGRES_URL", "RAVEN_TEST_INFLUX_URL")),
+    reason="of servers that are started here",
+)
 
 PROJECT = Path(__file__).resolve().parents[2]
 POINT = "trades,symbol=BTCUSDT price=0.1,trade_id=9223372036854775807i 1700000000123456789"
@@ -29,11 +34,29 @@ POINT = "trades,symbol=BTCUSDT price=0.1,trade_id=9223372036854775807i 170000000
 SSL_REQUEST = (8).to_bytes(4) + (80877103).to_bytes(4)
 
 
+@managed
 def test_set_up_again_does_nothing():
     install()
     before = {packages.release: packages.stamp.stat().st_mtime_ns for packages in (POSTGRES, INFLUX)}
     install()
     assert before == {packages.release: packages.stamp.stat().st_mtime_ns for packages in (POSTGRES, INFLUX)}
+
+
+def test_a_half_finished_set_up_is_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAVEN_TEST_SERVERS", str(tmp_path))
+    POSTGRES.root.mkdir()
+    assert not POSTGRES.is_complete()
+    POSTGRES.stamp.write_text(repr(Packages("trixie", ("postgresql-17",))))
+    assert not POSTGRES.is_complete()
+    POSTGRES.stamp.write_text(repr(POSTGRES))
+    assert POSTGRES.is_complete()
+
+
+@managed
+def test_a_server_that_cannot_start_says_why():
+    install()
+    with pytest.raises(RuntimeError, match="No space left on device"):
+        Postgres(disk_mb=8)
 
 
 def test_a_fresh_database_takes_the_extension(postgres, database):
@@ -202,6 +225,28 @@ def test_a_full_disk_of_influx_is_its_error(own_influx):
 
 
 @managed
+def test_writes_are_answered_as_told(own_influx):
+    server = own_influx()
+    made = server.create_bucket()
+    server.answer_writes(429, retry_after_s=7)
+    for _ in range(3):
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+        connection.request("POST", f"/api/v2/write?bucket={made.name}", b"", {"Authorization": f"Token {made.token}"})
+        response = connection.getresponse()
+        assert (response.status, response.headers["Retry-After"]) == (HTTPStatus.TOO_MANY_REQUESTS, "7")
+        connection.close()
+    server.answer_writes(None)
+    assert made.write(POINT)[0] == HTTPStatus.NO_CONTENT
+
+
+@managed
+def test_a_point_beyond_the_retention_is_refused(own_influx):
+    made = own_influx().create_bucket(retention_s=3600)
+    status, body = made.write(POINT)
+    assert (status, "points beyond retention policy dropped=1" in body) == (HTTPStatus.BAD_REQUEST, True)
+
+
+@managed
 def test_a_large_body_is_refused_where_asked_for(own_influx):
     made = own_influx(max_body_bytes=1000).create_bucket()
     assert made.write(POINT)[0] == HTTPStatus.NO_CONTENT
@@ -219,46 +264,65 @@ def test_no_process_outlives_a_killed_test_run(server_class):
         "print(server.port, *[child.pid for child in psutil.Process().children(recursive=True)], flush=True)\n"
         "signal.pause()\n"
     )
-    run = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=PROJECT)
-    assert run.stdout is not None
-    with run.stdout:
-        port, *pids = map(int, run.stdout.readline().split())
-    left = [psutil.Process(pid) for pid in pids]
-    assert len(left) >= 4
-    os.kill(run.pid, signal.SIGKILL)
-    run.wait()
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=PROJECT) as run:
+        try:
+            assert run.stdout is not None
+            port, *pids = map(int, run.stdout.readline().split())
+            left = list(_running(pids))
+            assert len(left) >= 3
+        finally:
+            run.send_signal(signal.SIGKILL)
     wait_until(lambda: not any(process.is_running() for process in left), "all processes have ended", 20)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
 
 
-def test_a_proxy_passes_hangs_cuts_and_refuses(influx):
-    place = int(influx.url.rsplit(":", 1)[1])
-    proxy = Proxy("127.0.0.1", place)
+def _running(pids: list[int]) -> Iterator[psutil.Process]:
+    for pid in pids:
+        with suppress(psutil.NoSuchProcess):  # a server's short-lived ones
+            yield psutil.Process(pid)
+
+
+def test_a_proxy_passes_hangs_cuts_loses_answers_and_refuses(influx, bucket, own_proxy):
+    proxy = own_proxy(influx.port)
     ping = b"GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
     def connect() -> socket.socket:
-        return socket.create_connection(("127.0.0.1", proxy.port), timeout=0.3)
+        return socket.create_connection(("127.0.0.1", proxy.port), timeout=30)
+
+    def first_byte() -> bytes:
+        with connect() as client:
+            return client.recv(1)
+
+    def assert_silent(client: socket.socket) -> None:
+        client.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            client.recv(1)
+        client.settimeout(30)
 
     with connect() as client:
         client.sendall(ping)
         assert client.recv(4096).startswith(b"HTTP/1.1 204")
         proxy.mode = "hang"
         client.sendall(ping)
-        with pytest.raises(TimeoutError):
-            client.recv(1)
+        assert_silent(client)
         with connect() as other:
             other.sendall(ping)
-            with pytest.raises(TimeoutError):
-                other.recv(1)
+            assert_silent(other)
         proxy.mode = "pass"
-        client.settimeout(30)
         assert client.recv(4096).startswith(b"HTTP/1.1 204")
         proxy.mode = "cut"
         with pytest.raises(ConnectionResetError):
             client.recv(1)
-        with connect() as other, pytest.raises(ConnectionResetError):
-            other.recv(1)
+        with pytest.raises(ConnectionResetError):
+            first_byte()
+    proxy.mode = "mute"
+    with connect() as client:
+        client.sendall(b"POST /api/v2/write?bucket=%b HTTP/1.1\r\n" % bucket.name.encode())
+        client.sendall(b"Host: localhost\r\nAuthorization: Token %b\r\n" % bucket.token.encode())
+        client.sendall(b"Content-Length: %d\r\n\r\n%b" % (len(POINT), POINT.encode()))
+        wait_until(lambda: bucket.query('SELECT trade_id FROM "trades"').height == 1, "the point is written")
+        assert_silent(client)
     proxy.mode = "refuse"
     with pytest.raises(ConnectionRefusedError):
         connect()
@@ -266,4 +330,22 @@ def test_a_proxy_passes_hangs_cuts_and_refuses(influx):
     with connect() as client:
         client.sendall(ping)
         assert client.recv(12) == b"HTTP/1.1 204"
-    proxy.close()
+
+
+def test_a_server_elsewhere_is_broken_on_the_way_to_it(postgres):
+    with closing(ExternalPostgres(postgres.url())) as server:
+        for end in (server.stop, server.kill):
+            end()
+            with pytest.raises(RuntimeError, match="Connection refused"):
+                server.psql("SELECT 1")
+            server.start()
+            assert server.psql("SELECT 1") == "1"
+        server.pause()
+        with socket.create_connection(("127.0.0.1", server.port), timeout=0.3) as client:
+            client.sendall(SSL_REQUEST)
+            with pytest.raises(TimeoutError):
+                client.recv(1)
+        server.resume()
+        url = server.create_database()
+        assert server.psql("SELECT current_database()", url) == url.rpartition("/")[2]
+        server.drop_database(url)

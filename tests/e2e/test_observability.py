@@ -56,11 +56,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 def test_every_service_tells_what_goes_through_it(run: Cluster) -> None:
-    wait_until(lambda: scrape(run, "bar_persistence").get("raven_stored_rows_total{store=time_bars}"), 60, "bars")
+    wait_until(lambda: scrape(run, "bar_persistence").get("raven_stored_rows_total{store=delta/time_bars}"), 60, "bars")
     source = wait_until(
         lambda: (
             (found := scrape(run, "binance_spot"))
-            and f"raven_consumer_behind_bytes{{consumer=tick_persistence-{run.ports['tick_persistence']}}}" in found
+            and f"raven_consumer_behind_bytes{{consumer=tick_persistence-{run.ports['tick_persistence']}-delta}}"
+            in found
             and found
         ),
         30,
@@ -79,9 +80,9 @@ def test_every_service_tells_what_goes_through_it(run: Cluster) -> None:
     assert bars["raven_bytes_total{upstream=binance_spot}"] > 0
     assert bars["raven_lag_seconds{upstream=binance_spot}"] >= 0
     sink = scrape(run, "tick_persistence")
-    assert sink["raven_flush_seconds_count{store=trades}"] > 0
-    assert sink["raven_pending_rows{queue=trades}"] >= 0
-    assert "raven_retries_total{store=trades}" not in sink
+    assert sink["raven_flush_seconds_count{store=delta/trades}"] > 0
+    assert sink["raven_pending_rows{queue=delta/trades}"] >= 0
+    assert "raven_retries_total{store=delta/trades}" not in sink
     counters = run.status("tick_persistence").counters
     assert counters["rows"] >= sink["raven_rows_total{upstream=binance_spot}"]
 

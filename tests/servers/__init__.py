@@ -8,7 +8,8 @@
 
 Where servers come from, first that fits: URLs in the environment (RAVEN_TEST_POSTGRES_URL, RAVEN_TEST_INFLUX_URL with
 _TOKEN, _ORG, _BUCKET), Debian's packages in folders of their own (root on Debian), `docker compose`. A server that is
-not started here (`managed` is False) is broken through a proxy before it, and its disk cannot be filled.
+not started here (`managed` is False) is broken through a proxy before it; what only its owner can do (fill its disk,
+change its token) skips the test. `own_proxy(server.port)` stands before any server, for faults of the way to it.
 
 Every process ends with the test run, however that ends, and leaves nothing behind: see `sandbox`.
 """

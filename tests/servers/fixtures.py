@@ -11,6 +11,7 @@ import pytest
 from tests.servers.influx import AnyInflux, Bucket, ExternalInflux, Influx
 from tests.servers.install import has_debian, has_docker, install
 from tests.servers.postgres import AnyPostgres, ExternalPostgres, Postgres
+from tests.servers.proxy import Proxy
 
 
 def _postgres(*, timescale: bool = True, **options: object) -> AnyPostgres:
@@ -105,5 +106,18 @@ def own_influx() -> Iterator[Callable[..., AnyInflux]]:
             server = _influx(**options)
             servers.callback(server.close)
             return server
+
+        yield make
+
+
+@pytest.fixture
+def own_proxy() -> Iterator[Callable[[int], Proxy]]:
+    """Makes proxies before a port of this machine, `own_proxy(server.port)`, which end with the test."""
+    with ExitStack() as proxies:
+
+        def make(port: int) -> Proxy:
+            proxy = Proxy("127.0.0.1", port)
+            proxies.callback(proxy.close)
+            return proxy
 
         yield make

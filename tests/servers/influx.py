@@ -43,7 +43,10 @@ http {{
         if ($is_granted = 0) {{ set $refused "$uri"; }}
         if ($uri = /ping) {{ set $refused ""; }}
         if ($refused) {{ return 401 '{{"code":"unauthorized","message":"unauthorized access"}}'; }}
-        location = /api/v2/write {{ proxy_pass http://127.0.0.1:{engine}/write?db=$arg_bucket&precision=$unit; }}
+        location = /api/v2/write {{
+            {answer}
+            proxy_pass http://127.0.0.1:{engine}/write?db=$arg_bucket&precision=$unit;
+        }}
         location = /query {{ proxy_pass http://127.0.0.1:{engine}; }}
         location = /ping {{ proxy_pass http://127.0.0.1:{engine}; }}
         location / {{ return 404 '{{"code":"not found","message":"path not found"}}'; }}
@@ -72,6 +75,7 @@ class AnyInflux(ABC):
     """What tests ask of an InfluxDB; see AnyPostgres for `managed` and the faults."""
 
     managed: bool
+    port: int
     url: str
     token: str
     org: str
@@ -111,6 +115,10 @@ class AnyInflux(ABC):
     @abstractmethod
     def set_token(self, token: str) -> None:
         """Let the server take this token and no other, from the return on."""
+
+    @abstractmethod
+    def answer_writes(self, status: int | None, *, retry_after_s: int | None = None) -> None:
+        """Let every write be answered by this status and not be made, from the return on; None ends that."""
 
     @abstractmethod
     def create_bucket(self, name: str | None = None, *, retention_s: int | None = None) -> Bucket:
@@ -166,9 +174,11 @@ class Influx(AnyInflux):
     """InfluxDB's engine on a disk of its own, behind nginx with the v2 routes, both made and started here.
 
     The faults befall both, as the one server that they stand for. `max_body_bytes` is the size from which on a request
-    is answered by 413 (0: none is). What the engine says differently from an InfluxDB 2: errors are
-    `{"error": …}` and not `{"code": …, "message": …}`, and a point beyond the retention is a 400 with `points beyond
-    retention policy dropped=N` and not a 422. A bucket is listed by `SHOW DATABASES` only.
+    is answered by 413 (0: none is). What differs from an InfluxDB 2 and matters to a writer:
+
+    - errors are `{"error": …}` and not `{"code": …, "message": …}`;
+    - of a batch with a line that cannot be parsed (400) the other lines are written, an InfluxDB 2 writes none;
+    - points beyond the retention and fields of another type are a 400 `partial write: … dropped=N`, and not a 422.
     """
 
     managed = True
@@ -180,9 +190,14 @@ class Influx(AnyInflux):
         self.token = secrets.token_hex(16)
         self._engine_port = free_port()
         self._max_body_bytes = max_body_bytes
+        self._answer = ""
         self._processes: list[Process] = []
         self._sandbox = Sandbox(INFLUX.root, disk_mb, folder)
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
 
     def start(self) -> None:
         self._configure()
@@ -204,9 +219,7 @@ class Influx(AnyInflux):
         ]
         wait_until(lambda: not self.is_running() or self._answers(), "InfluxDB answers")
         if not self.is_running():
-            log = self.log()
-            self.kill()
-            raise RuntimeError(f"InfluxDB did not start:\n{log}")
+            raise RuntimeError(f"InfluxDB did not start:\n{self.log()}")
 
     def stop(self) -> None:
         self._end(signal.SIGTERM)
@@ -232,13 +245,13 @@ class Influx(AnyInflux):
 
     def set_token(self, token: str) -> None:
         self.token = token
-        self._configure()
-        if self._processes:
-            nginx = self._processes[1]
-            before = nginx.processes()[1:]
-            nginx.signal(signal.SIGHUP, to_all=False)
-            wait_until(lambda: not any(worker.is_running() for worker in before), "the old token is forgotten")
-            wait_until(self._answers, "the new token is taken")
+        self._reconfigure()
+
+    def answer_writes(self, status: int | None, *, retry_after_s: int | None = None) -> None:
+        self._answer = "" if retry_after_s is None else f"add_header Retry-After {retry_after_s} always;"
+        if status is not None:
+            self._answer += f""" return {status} '{{"code":"as told","message":"the test wants a {status}"}}';"""
+        self._reconfigure()
 
     def create_bucket(self, name: str | None = None, *, retention_s: int | None = None) -> Bucket:
         name = f"raven_{secrets.token_hex(6)}" if name is None else name
@@ -258,13 +271,27 @@ class Influx(AnyInflux):
 
     def memory_bytes(self) -> int:
         """The memory of all its processes, what they share counted once."""
-        return sum(each.memory_full_info().pss for process in self._processes for each in process.processes())
+        return sum(process.memory_bytes() for process in self._processes)
 
     def _configure(self) -> None:
         text = _NGINX.format(
-            port=self.port, engine=self._engine_port, token=self.token, max_body_bytes=self._max_body_bytes
+            port=self.port,
+            engine=self._engine_port,
+            token=self.token,
+            max_body_bytes=self._max_body_bytes,
+            answer=self._answer,
         )
         (self._sandbox.data / "nginx.conf").write_text(text)
+
+    def _reconfigure(self) -> None:
+        """Let nginx read its file again, and wait until the workers of before have ended."""
+        self._configure()
+        if self._processes:
+            nginx = self._processes[1]
+            before = nginx.processes()[1:]
+            nginx.signal(signal.SIGHUP, to_all=False)
+            wait_until(lambda: not any(worker.is_running() for worker in before), "nginx's old workers have ended")
+            wait_until(self._answers, "nginx answers again")
 
     def _answers(self) -> bool:
         try:
@@ -295,7 +322,8 @@ class ExternalInflux(AnyInflux):
         if place.scheme != "http":
             raise ValueError(f"RAVEN_TEST_INFLUX_URL: {url} is not http, which the proxy of tests needs")
         self._proxy = Proxy(place.hostname or "127.0.0.1", place.port or 8086)
-        self.url = f"http://127.0.0.1:{self._proxy.port}"
+        self.port = self._proxy.port
+        self.url = f"http://127.0.0.1:{self.port}"
         self.token, self.org, self._bucket = token, org, bucket
 
     def start(self) -> None:
@@ -324,6 +352,9 @@ class ExternalInflux(AnyInflux):
 
     def set_token(self, token: str) -> None:  # noqa: ARG002 - as for a managed one
         pytest.skip("the tokens of a server of the environment are not changed")
+
+    def answer_writes(self, status: int | None, *, retry_after_s: int | None = None) -> None:  # noqa: ARG002
+        pytest.skip("a server of the environment answers as it likes")
 
     def create_bucket(self, name: str | None = None, *, retention_s: int | None = None) -> Bucket:
         name = f"raven_{secrets.token_hex(6)}" if name is None else name

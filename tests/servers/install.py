@@ -41,10 +41,14 @@ POSTGRES = Packages("trixie", ("postgresql-17", "postgresql-17-timescaledb"))
 INFLUX = Packages("bookworm", ("influxdb", "nginx-light"))
 
 
+@cache
 def has_debian() -> bool:
-    """Whether servers can be made from Debian's packages here: root on Debian."""
+    """Whether servers can be made from Debian's packages here: root on Debian, and allowed to make namespaces."""
     release = Path("/etc/os-release")
-    return os.geteuid() == 0 and release.exists() and "ID=debian" in release.read_text().splitlines()
+    if os.geteuid() != 0 or not release.exists() or "ID=debian" not in release.read_text().splitlines():
+        return False
+    apart = ["unshare", "--mount", "--pid", "--fork", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    return subprocess.run(apart, capture_output=True, check=False).returncode == 0
 
 
 @cache
@@ -69,7 +73,7 @@ def install() -> str:
         subprocess.run(["docker", "compose", "-f", str(COMPOSE), "up", "--detach", "--wait"], check=True)
         return "test servers: running in containers"
     return (
-        "test servers: none; run as root on Debian, or with docker, or set RAVEN_TEST_POSTGRES_URL and "
+        "test servers: none; run as root on Debian (allowed to mount), or with docker, or set RAVEN_TEST_POSTGRES_URL and "
         "RAVEN_TEST_INFLUX_URL, _TOKEN, _ORG, _BUCKET (their tests are skipped, and fail where CI=true)"
     )
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
-from tests.servers.install import POSTGRES, has_docker
+from tests.servers.install import POSTGRES, has_debian, has_docker
 from tests.servers.proxy import Proxy
 from tests.servers.sandbox import Process, Sandbox, free_port, wait_until
 
@@ -42,10 +42,11 @@ class AnyPostgres(ABC):
     """
 
     managed: bool
+    port: int
 
     @abstractmethod
-    def url(self, database: str = "postgres") -> str:
-        """A connection URL, `postgresql://user:password@host:port/database`, with the rights of the superuser."""
+    def url(self, database: str = "postgres", *, port: int | None = None) -> str:
+        """`postgresql://user:password@127.0.0.1:port/database` of the superuser; `port` is that of a proxy between."""
 
     @abstractmethod
     def start(self) -> None:
@@ -118,15 +119,15 @@ class Postgres(AnyPostgres):
         self._sandbox = Sandbox(POSTGRES.root, disk_mb, folder)
         self._process: Process | None = None
         self.password = secrets.token_hex(8)
-        (self._sandbox.data / "password").write_text(self.password)
-        auth = ["--username=raven", "--auth=scram-sha-256", "--pwfile=/data/password"]
-        self._run("initdb", "--pgdata=/data/cluster", *auth, "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync")
-        with (self._sandbox.data / "cluster/postgresql.conf").open("a") as conf:
-            conf.write(f"{_CONF}port = {self.port}\n{_TIMESCALE_CONF if timescale else ''}")
-        self.start()
+        try:
+            self._make_cluster(timescale=timescale)
+            self.start()
+        except BaseException:
+            self.close()
+            raise
 
-    def url(self, database: str = "postgres") -> str:
-        return f"postgresql://raven:{self.password}@127.0.0.1:{self.port}/{database}"
+    def url(self, database: str = "postgres", *, port: int | None = None) -> str:
+        return f"postgresql://raven:{self.password}@127.0.0.1:{self.port if port is None else port}/{database}"
 
     def start(self) -> None:
         process = Process(self._sandbox, "postgres", f"{_BIN}/postgres", "-D", "/data/cluster")
@@ -134,9 +135,7 @@ class Postgres(AnyPostgres):
         ready = "database system is ready to accept connections"
         wait_until(lambda: ready in process.log() or not process.is_running(), "PostgreSQL is ready")
         if not process.is_running():
-            log = process.log()
-            self.kill()
-            raise RuntimeError(f"PostgreSQL did not start:\n{log}")
+            raise RuntimeError(f"PostgreSQL did not start:\n{process.log()}")
 
     def stop(self) -> None:
         self._end(signal.SIGINT)  # the fast shutdown: sessions end, nothing is awaited
@@ -170,10 +169,15 @@ class Postgres(AnyPostgres):
 
     def memory_bytes(self) -> int:
         """The memory of all its processes, what they share counted once."""
-        return sum(process.memory_full_info().pss for process in self._running().processes())
+        return self._running().memory_bytes()
 
-    def _run(self, tool: str, *arguments: str) -> None:
-        self._sandbox.run("postgres", f"{_BIN}/{tool}", *arguments)
+    def _make_cluster(self, *, timescale: bool) -> None:
+        (self._sandbox.data / "password").write_text(self.password)
+        auth = ["--username=raven", "--auth=scram-sha-256", "--pwfile=/data/password"]
+        text = ["--encoding=UTF8", "--locale=C.UTF-8"]
+        self._sandbox.run("postgres", f"{_BIN}/initdb", "--pgdata=/data/cluster", *auth, *text, "--no-sync")
+        with (self._sandbox.data / "cluster/postgresql.conf").open("a") as conf:
+            conf.write(f"{_CONF}port = {self.port}\n{_TIMESCALE_CONF if timescale else ''}")
 
     def _running(self) -> Process:
         assert self._process is not None, "the server is not started"
@@ -193,10 +197,11 @@ class ExternalPostgres(AnyPostgres):
     def __init__(self, url: str) -> None:
         self._url = urlsplit(url)
         self._proxy = Proxy(self._url.hostname or "127.0.0.1", self._url.port or 5432)
+        self.port = self._proxy.port
 
-    def url(self, database: str = "postgres") -> str:
+    def url(self, database: str = "postgres", *, port: int | None = None) -> str:
         login = self._url.netloc.rpartition("@")[0]
-        place = f"{login}@127.0.0.1:{self._proxy.port}"
+        place = f"{login}@127.0.0.1:{self.port if port is None else port}"
         return urlunsplit(self._url._replace(netloc=place, path=f"/{database}"))
 
     def start(self) -> None:
@@ -226,7 +231,7 @@ class ExternalPostgres(AnyPostgres):
 
 def _psql() -> list[str]:
     """The psql at hand: this machine's, the one beside the servers, or a container's."""
-    if POSTGRES.is_complete():
+    if has_debian() and POSTGRES.is_complete():
         return ["chroot", str(POSTGRES.root), f"{_BIN}/psql"]
     if shutil.which("psql") is not None:
         return ["psql"]

@@ -12,7 +12,7 @@ from typing import Literal
 
 from tests.servers.sandbox import free_port
 
-Mode = Literal["pass", "refuse", "hang", "cut"]
+Mode = Literal["pass", "refuse", "hang", "cut", "mute"]
 
 _RESET = struct.pack("ii", 1, 0)
 
@@ -24,6 +24,7 @@ class Proxy:
     - refuse: nobody listens, open connections are cut.
     - hang: connections are taken and nothing goes either way, in open ones too; what waits goes on with "pass".
     - cut: connections are taken and closed at once, open ones are cut.
+    - mute: what the client says arrives, what the server answers is lost: "was it written?".
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -34,7 +35,7 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self._flows = asyncio.Event()
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
         self._thread.start()
         self.mode = "pass"
 
@@ -51,6 +52,10 @@ class Proxy:
         self.mode = "refuse"
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+
+    def _run(self) -> None:
+        self._loop.run_forever()
+        self._loop.run_until_complete(asyncio.sleep(0.01))  # sockets of cut connections close in the next turns
         self._loop.close()
 
     def _do(self, action: Awaitable[None]) -> None:
@@ -58,7 +63,7 @@ class Proxy:
 
     async def _change(self, mode: Mode) -> None:
         self._mode = mode
-        if mode == "pass":
+        if mode in ("pass", "mute"):
             self._flows.set()
         else:
             self._flows.clear()
@@ -79,23 +84,28 @@ class Proxy:
         self._tasks.add(task)
         writers = [writer]
         try:
-            if self._mode == "cut":
+            if self._mode in ("cut", "refuse"):  # taken just before nobody listened any more
                 raise ConnectionResetError
             await self._flows.wait()
             there_reader, there_writer = await asyncio.open_connection(*self._target)
             writers.append(there_writer)
-            await asyncio.gather(self._pump(reader, there_writer), self._pump(there_reader, writer))
-        except (OSError, asyncio.CancelledError):
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._pump(reader, there_writer))
+                both.create_task(self._pump(there_reader, writer, answers=True))
+        except* (OSError, asyncio.CancelledError):
             for each in writers:  # both sides see a reset, not an end
                 each.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                each.transport.abort()
         finally:
             self._tasks.discard(task)
             for each in writers:
-                each.transport.abort()
+                each.close()
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, answers: bool = False) -> None:
         while data := await source.read(65_536):
             await self._flows.wait()
+            if answers and self._mode == "mute":
+                continue
             sink.write(data)
             await sink.drain()
         with contextlib.suppress(OSError):

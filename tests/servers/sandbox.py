@@ -122,6 +122,14 @@ class Process:
         """The first process and everything below it, from the top."""
         return psutil.Process(self._outer.pid).children(recursive=True) if self.is_running() else []
 
+    def memory_bytes(self) -> int:
+        """The memory of all its processes, what they share counted once."""
+        total = 0
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += process.memory_full_info().pss
+        return total
+
     def signal(self, number: signal.Signals, *, to_all: bool) -> None:
         """Send a signal to the first process or to all."""
         for process in self.processes()[: None if to_all else 1]:
@@ -130,7 +138,8 @@ class Process:
 
     def end(self, number: signal.Signals, timeout_s: float = 30) -> None:
         """Send the first process a signal and wait until it and all below have ended; SIGKILL leaves no choice."""
-        self.signal(signal.SIGCONT, to_all=True)
+        if number != signal.SIGKILL:  # which a paused process takes as it is
+            self.signal(signal.SIGCONT, to_all=True)
         self.signal(number, to_all=False)
         try:
             self._outer.wait(timeout_s)

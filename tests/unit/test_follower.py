@@ -93,7 +93,7 @@ async def chain(
             venues={"binance_spot": "BINANCE_SPOT"}, schema=BARS, telemetry=telemetry, joined=wanted.joined,
         )  # fmt: skip
         follower = Follower(
-            "binance_spot", f"127.0.0.1:{server.port}", here, venue="BINANCE_SPOT", consumer_name="bars-1",
+            "binance_spot", f"127.0.0.1:{server.port}", here, venue="BINANCE_SPOT", requester="bars-1",
             consumer=aggregator, telemetry=telemetry,
         )  # fmt: skip
         component = ConsumerComponent([follower], aggregator.facts, venues=["BINANCE_SPOT"])

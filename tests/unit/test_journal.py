@@ -25,6 +25,7 @@ from raven.batches.schema import SCHEMA_VERSION, TIME_BAR_SCHEMA, TRADE_SCHEMA, 
 from raven.errors import JournalError, JournalLockedError
 from raven.journal import Entry, Journal, JournalOptions
 from raven.journal.journal import LEAP
+from raven.journal.retention import Backlog
 
 SCHEMA = stream_schema(TRADE_SCHEMA, kind="trades", venue="BINANCE_SPOT")
 
@@ -431,3 +432,34 @@ def test_a_folder_that_cannot_be_made_is_a_journal_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(JournalError, match="cannot be opened"):
         Journal.open(tmp_path / "file" / "journal", SCHEMA)
+
+
+@pytest.mark.parametrize("reopen", [False, True])
+def test_the_backlog_of_a_consumer_is_told_in_rows_and_since_when(tmp_path, reopen):
+    clock = Clock()
+    options = JournalOptions(segment_bytes=4_096)
+    with Journal.open(tmp_path, SCHEMA, options=options, now_us=clock) as journal:
+        assert journal.backlog("a") == Backlog(0, 0)
+        entries = append_many(journal, 60, rows=7)
+        assert len(list(tmp_path.glob("*.arrows"))) > 3, "the rows lie in several segments"
+        if reopen:
+            journal.close()
+            journal = Journal.open(tmp_path, SCHEMA, options=options, now_us=clock)  # noqa: PLW2901
+        for position in (0, 1, 17, 58, 59):
+            journal.acknowledge("a", position)
+            since_us = entries[position].meta.appended_us
+            assert journal.backlog("a") == Backlog(7 * (60 - position), since_us)
+        journal.acknowledge("a", 60)
+        assert journal.backlog("a") == Backlog(0, 0)
+        assert journal.backlog("never heard of").rows == 7 * 60
+        journal.close()
+
+
+def test_a_consumer_is_taken_up_once_with_all_that_is_held(tmp_path):
+    with Journal.open(tmp_path, SCHEMA) as journal:
+        append_many(journal, 5)
+        journal.take_up("a")
+        assert [(one.name, one.sequence) for one in journal.consumers()] == [("a", 0)]
+        journal.acknowledge("a", 3)
+        journal.take_up("a")
+        assert [(one.name, one.sequence) for one in journal.consumers()] == [("a", 3)]

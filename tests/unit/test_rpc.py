@@ -200,3 +200,16 @@ def test_generated_code_is_fresh(tmp_path: Path) -> None:
     assert len(fresh) == 6
     for name, text in fresh.items():
         assert (committed / name).read_text() == text, f"{name} is stale: run `make proto`"
+
+
+async def test_an_acknowledgement_is_answered_with_what_is_left(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (hub, client):
+        await publish(hub, *["BTCUSDT"] * 5)
+        nothing = await client.acknowledge("sink", None)
+        assert nothing.behind_rows == 5
+        assert [(one.name, one.sequence) for one in hub.journal.consumers()] == [("sink", 0)]
+        third = await client.acknowledge("sink", Cursor(hub.journal.id, 3))
+        assert third.behind_rows == 2
+        assert third.behind_since_us == next(hub.journal.read(3)).meta.appended_us
+        assert (await client.acknowledge("sink", Cursor("another journal", 5))).behind_rows == 2
+        assert (await client.acknowledge("sink", Cursor(hub.journal.id, 5))).behind_rows == 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,8 +19,9 @@ from raven.batches.schema import TRADE_SCHEMA, to_record_batch
 from raven.rpc.subscriptions import SubscriptionTable
 from raven.sinks import sink as sinks
 from raven.sinks.delta import DeltaTradeStore
-from raven.sinks.sink import FlushLimits, TradeSink
-from raven.sinks.store import StoreUnavailableError, TradeFlush, WriteResult
+from raven.sinks.sink import FlushLimits
+from raven.sinks.store import StoreRefusedError, StoreUnavailableError, TradeFlush, WriteResult
+from raven.sinks.trade_sink import TradeSink
 from raven.telemetry import Telemetry
 from tests.unit.samples import spot, trades
 
@@ -26,14 +29,25 @@ UPSTREAM = "binance_spot"
 
 
 class FlakyStore(DeltaTradeStore):
-    """The real store, which cannot be reached for the first `failures` writes."""
+    """The real store, which cannot be reached for the first `failures` writes, and fails to open so often."""
 
     failures = 0
+    failing_opens = 0
+    error: StoreUnavailableError = StoreUnavailableError("the disk is away")
+    hangs: threading.Event | None = None
+
+    def open(self) -> None:
+        if self.failing_opens:
+            self.failing_opens -= 1
+            raise self.error
+        super().open()
 
     def write(self, flush: TradeFlush) -> WriteResult:
+        if self.hangs is not None:
+            self.hangs.wait(60)
         if self.failures:
             self.failures -= 1
-            raise StoreUnavailableError("the disk is away")
+            raise self.error
         return super().write(flush)
 
 
@@ -66,6 +80,7 @@ async def sinking(
     sink.acknowledge = recorder.acknowledge
     sink.want(UPSTREAM, spot("BTCUSDT"))
     run = asyncio.ensure_future(sink.run())
+    await sink.ready.wait()
     try:
         yield sink, recorder
     finally:
@@ -132,9 +147,9 @@ async def test_a_store_that_is_down_is_logged_once_and_when_it_is_back(
     events = [(record.raven_event, record.raven_fields) for record in caplog.records if record.name == "raven.test"]
     assert events == [("store_unavailable", {}), ("store_back", {"unlogged_repeats": 2})]
     assert told['raven_events_total{event="store_unavailable",level="warning"}'] == 3
-    assert told['raven_retries_total{store="trades"}'] == 3
-    assert told['raven_flush_seconds_count{store="trades"}'] >= 1
-    assert told['raven_pending_rows{queue="trades"}'] == 0
+    assert told['raven_retries_total{store="delta/trades"}'] == 3
+    assert told['raven_flush_seconds_count{store="delta/trades"}'] >= 1
+    assert told['raven_pending_rows{queue="delta/trades"}'] == 0
 
 
 async def test_reading_stops_while_the_buffer_is_full(tmp_path: Path) -> None:
@@ -170,7 +185,7 @@ async def test_a_flush_cut_short_is_written_first_when_the_store_is_back(tmp_pat
         await feed(sink, range(1, 12))
         await asyncio.sleep(0.3)  # the flush is being tried, and is cut short
         await feed(sink, range(12, 14))
-        assert sink.problem == "trades: the disk is away"
+        assert sink.problem == "delta/trades: the disk is away"
         sink._store.failures = 0  # type: ignore[attr-defined]
         await asyncio.sleep(0)
     assert stored(tmp_path) == list(range(10, 140))
@@ -200,3 +215,95 @@ async def test_a_symbol_that_joins_goes_back_and_joins_with_the_next_flush(tmp_p
         await until(recorder, 2)
         assert recorder.joined == spot("ETHUSDT")
     assert stored(tmp_path) == list(range(10, 150))
+
+
+def a_sink(store: FlakyStore, *, probe_s: float = 30.0) -> TradeSink:
+    sink = TradeSink(
+        store, FlushLimits(100, 0.05, probe_s=probe_s), venues={UPSTREAM: "BINANCE_SPOT"}, facts=SubscriptionTable(),
+        telemetry=Telemetry("test"), joined=lambda _, __: None,
+    )  # fmt: skip
+    sink.want(UPSTREAM, spot("BTCUSDT"))
+    return sink
+
+
+async def test_a_store_that_is_down_at_the_start_is_opened_when_it_is_back(tmp_path: Path) -> None:
+    store = FlakyStore(tmp_path / "delta")
+    store.failing_opens = 3
+    sink = a_sink(store)
+    run = asyncio.ensure_future(sink.run())
+    await asyncio.sleep(0.1)
+    assert not sink.ready.is_set()
+    assert sink.problem == "delta/trades: the disk is away"
+    assert sink.worker.problem_since_us > 0
+    async with asyncio.timeout(10):
+        await sink.ready.wait()
+    assert (sink.problem, sink.worker.problem_since_us) == ("", 0)
+    run.cancel()
+    await asyncio.gather(run, return_exceptions=True)
+    await sink.close()
+
+
+async def test_a_sink_that_never_opened_closes_at_once(tmp_path: Path) -> None:
+    store = FlakyStore(tmp_path / "delta")
+    store.failing_opens = 10**6
+    sink = a_sink(store)
+    run = asyncio.ensure_future(sink.run())
+    await asyncio.sleep(0.1)
+    run.cancel()
+    await asyncio.gather(run, return_exceptions=True)
+    async with asyncio.timeout(2):
+        await sink.close()
+
+
+async def test_a_store_that_needs_mending_is_tried_now_and_then(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = FlakyStore(tmp_path / "delta")
+    store.failures, store.error = 4, StoreRefusedError("the password is wrong", hint="set timescale.url right")
+    sink = a_sink(store, probe_s=0.3)
+    run = asyncio.ensure_future(sink.run())
+    await sink.ready.wait()
+    began = time.monotonic()
+    await feed(sink, range(1, 2))
+    await until_stored(sink, 10)
+    assert 4 * 0.3 * 0.9 <= time.monotonic() - began < 10
+    [refused] = [record for record in caplog.records if getattr(record, "raven_event", "") == "store_refused"]
+    assert refused.levelno == logging.ERROR
+    assert "set timescale.url right" in refused.message
+    run.cancel()
+    await asyncio.gather(run, return_exceptions=True)
+    await sink.close()
+
+
+async def test_a_store_may_say_how_long_to_wait(tmp_path: Path) -> None:
+    store = FlakyStore(tmp_path / "delta")
+    store.failures, store.error = 1, StoreUnavailableError("slow down", retry_after_s=1.0)
+    sink = a_sink(store)
+    run = asyncio.ensure_future(sink.run())
+    await sink.ready.wait()
+    began = time.monotonic()
+    await feed(sink, range(1, 2))
+    await until_stored(sink, 10)
+    assert time.monotonic() - began >= 1.0
+    run.cancel()
+    await asyncio.gather(run, return_exceptions=True)
+    await sink.close()
+
+
+async def test_a_store_that_hangs_does_not_hold_up_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sinks, "CLOSE_S", 0.5)
+    store = FlakyStore(tmp_path / "delta")
+    store.hangs = threading.Event()
+    sink = a_sink(store)
+    run = asyncio.ensure_future(sink.run())
+    await sink.ready.wait()
+    await feed(sink, range(1, 2))
+    await asyncio.sleep(0.3)  # the flush hangs
+    run.cancel()
+    await asyncio.gather(run, return_exceptions=True)
+    async with asyncio.timeout(5):
+        await sink.close()
+    assert stored(tmp_path) == []
+    store.hangs.set()
+    while store._table._lock is not None:
+        await asyncio.sleep(0.01)  # the thread that was left behind ends

@@ -11,6 +11,7 @@ from raven.batches.selection import Instrument
 from raven.control.handler import ControlService
 from raven.control.source_component import SourceComponent
 from raven.control.wanted import USER, WantedFile
+from raven.errors import InputError
 from raven.rpc.pb import control_pb2
 from raven.telemetry import Telemetry
 from tests.unit.collecting import collecting, serving, until
@@ -76,3 +77,12 @@ async def test_facts_of_a_thousand_symbols_are_told_without_holding_up_the_loop(
         finally:
             type(source.feed).acknowledged = acknowledged
         assert len(asked) == 1, "once for all symbols"
+
+
+@pytest.mark.parametrize("symbol", ["A\\B", "\\", "A B", "A\nB", "A\x00B", "A\u2028B"])
+async def test_what_no_store_can_keep_is_refused_at_start(tmp_path: Path, symbol: str) -> None:
+    wanted = WantedFile(tmp_path / "wanted.json")
+    async with serving(quiet) as url, collecting(tmp_path / "j", url) as source:
+        with pytest.raises(InputError, match="no blanks, control characters or backslashes"):
+            await control(source, wanted).start(control_pb2.StartRequest(symbols=["BTCUSDT", symbol]))
+        assert not wanted.entries

@@ -153,12 +153,36 @@ class Link(_message.Message):
     needed: bool
     def __init__(self, name: _Optional[str] = ..., target: _Optional[str] = ..., connected: _Optional[bool] = ..., error: _Optional[str] = ..., cursor: _Optional[_Union[_market_data_pb2.Cursor, _Mapping]] = ..., lag_us: _Optional[int] = ..., needed: _Optional[bool] = ...) -> None: ...
 
+class Store(_message.Message):
+    __slots__ = ("name", "table", "healthy", "error", "error_since_us", "backlog_rows", "backlog_s", "stored_rows", "dead_rows", "last_stored_us")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TABLE_FIELD_NUMBER: _ClassVar[int]
+    HEALTHY_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    ERROR_SINCE_US_FIELD_NUMBER: _ClassVar[int]
+    BACKLOG_ROWS_FIELD_NUMBER: _ClassVar[int]
+    BACKLOG_S_FIELD_NUMBER: _ClassVar[int]
+    STORED_ROWS_FIELD_NUMBER: _ClassVar[int]
+    DEAD_ROWS_FIELD_NUMBER: _ClassVar[int]
+    LAST_STORED_US_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    table: str
+    healthy: bool
+    error: str
+    error_since_us: int
+    backlog_rows: int
+    backlog_s: float
+    stored_rows: int
+    dead_rows: int
+    last_stored_us: int
+    def __init__(self, name: _Optional[str] = ..., table: _Optional[str] = ..., healthy: _Optional[bool] = ..., error: _Optional[str] = ..., error_since_us: _Optional[int] = ..., backlog_rows: _Optional[int] = ..., backlog_s: _Optional[float] = ..., stored_rows: _Optional[int] = ..., dead_rows: _Optional[int] = ..., last_stored_us: _Optional[int] = ...) -> None: ...
+
 class StatusRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ("service", "version", "pid", "started_us", "healthy", "problems", "subscriptions", "links", "counters", "simulated", "metrics")
+    __slots__ = ("service", "version", "pid", "started_us", "healthy", "problems", "subscriptions", "links", "counters", "simulated", "metrics", "stores")
     class CountersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -184,6 +208,7 @@ class StatusResponse(_message.Message):
     COUNTERS_FIELD_NUMBER: _ClassVar[int]
     SIMULATED_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
+    STORES_FIELD_NUMBER: _ClassVar[int]
     service: str
     version: str
     pid: int
@@ -195,7 +220,8 @@ class StatusResponse(_message.Message):
     counters: _containers.ScalarMap[str, int]
     simulated: bool
     metrics: _containers.ScalarMap[str, float]
-    def __init__(self, service: _Optional[str] = ..., version: _Optional[str] = ..., pid: _Optional[int] = ..., started_us: _Optional[int] = ..., healthy: _Optional[bool] = ..., problems: _Optional[_Iterable[str]] = ..., subscriptions: _Optional[_Iterable[_Union[Subscription, _Mapping]]] = ..., links: _Optional[_Iterable[_Union[Link, _Mapping]]] = ..., counters: _Optional[_Mapping[str, int]] = ..., simulated: _Optional[bool] = ..., metrics: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    stores: _containers.RepeatedCompositeFieldContainer[Store]
+    def __init__(self, service: _Optional[str] = ..., version: _Optional[str] = ..., pid: _Optional[int] = ..., started_us: _Optional[int] = ..., healthy: _Optional[bool] = ..., problems: _Optional[_Iterable[str]] = ..., subscriptions: _Optional[_Iterable[_Union[Subscription, _Mapping]]] = ..., links: _Optional[_Iterable[_Union[Link, _Mapping]]] = ..., counters: _Optional[_Mapping[str, int]] = ..., simulated: _Optional[bool] = ..., metrics: _Optional[_Mapping[str, float]] = ..., stores: _Optional[_Iterable[_Union[Store, _Mapping]]] = ...) -> None: ...
 
 class ForgetRequest(_message.Message):
     __slots__ = ("consumer",)

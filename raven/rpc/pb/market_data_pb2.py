@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1araven/v1/market_data.proto\x12\x08raven.v1\".\n\x06\x43ursor\x12\x12\n\njournal_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\"\n\n\x08\x45\x61rliest\"\x08\n\x06Latest\"\xc7\x01\n\x10SubscribeRequest\x12\x10\n\x08\x63onsumer\x18\x01 \x01(\t\x12\"\n\x06\x63ursor\x18\x02 \x01(\x0b\x32\x10.raven.v1.CursorH\x00\x12&\n\x08\x65\x61rliest\x18\x03 \x01(\x0b\x32\x12.raven.v1.EarliestH\x00\x12\"\n\x06latest\x18\x04 \x01(\x0b\x32\x10.raven.v1.LatestH\x00\x12\x18\n\x0e\x61ppend_time_us\x18\x05 \x01(\x03H\x00\x12\x0f\n\x07symbols\x18\x06 \x03(\tB\x06\n\x04\x66rom\"<\n\x05\x42\x61tch\x12 \n\x06\x63ursor\x18\x01 \x01(\x0b\x32\x10.raven.v1.Cursor\x12\x11\n\tarrow_ipc\x18\x02 \x01(\x0c\"a\n\x11SubscribeResponse\x12\"\n\x06\x63ursor\x18\x01 \x01(\x0b\x32\x10.raven.v1.CursorH\x00\x12 \n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x0f.raven.v1.BatchH\x00\x42\x06\n\x04item\"H\n\x12\x41\x63knowledgeRequest\x12\x10\n\x08\x63onsumer\x18\x01 \x01(\t\x12 \n\x06\x63ursor\x18\x02 \x01(\x0b\x32\x10.raven.v1.Cursor\"\x15\n\x13\x41\x63knowledgeResponse2\xa0\x01\n\nMarketData\x12\x46\n\tSubscribe\x12\x1a.raven.v1.SubscribeRequest\x1a\x1b.raven.v1.SubscribeResponse0\x01\x12J\n\x0b\x41\x63knowledge\x12\x1c.raven.v1.AcknowledgeRequest\x1a\x1d.raven.v1.AcknowledgeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1araven/v1/market_data.proto\x12\x08raven.v1\".\n\x06\x43ursor\x12\x12\n\njournal_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\"\n\n\x08\x45\x61rliest\"\x08\n\x06Latest\"\xc7\x01\n\x10SubscribeRequest\x12\x10\n\x08\x63onsumer\x18\x01 \x01(\t\x12\"\n\x06\x63ursor\x18\x02 \x01(\x0b\x32\x10.raven.v1.CursorH\x00\x12&\n\x08\x65\x61rliest\x18\x03 \x01(\x0b\x32\x12.raven.v1.EarliestH\x00\x12\"\n\x06latest\x18\x04 \x01(\x0b\x32\x10.raven.v1.LatestH\x00\x12\x18\n\x0e\x61ppend_time_us\x18\x05 \x01(\x03H\x00\x12\x0f\n\x07symbols\x18\x06 \x03(\tB\x06\n\x04\x66rom\"<\n\x05\x42\x61tch\x12 \n\x06\x63ursor\x18\x01 \x01(\x0b\x32\x10.raven.v1.Cursor\x12\x11\n\tarrow_ipc\x18\x02 \x01(\x0c\"a\n\x11SubscribeResponse\x12\"\n\x06\x63ursor\x18\x01 \x01(\x0b\x32\x10.raven.v1.CursorH\x00\x12 \n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x0f.raven.v1.BatchH\x00\x42\x06\n\x04item\"H\n\x12\x41\x63knowledgeRequest\x12\x10\n\x08\x63onsumer\x18\x01 \x01(\t\x12 \n\x06\x63ursor\x18\x02 \x01(\x0b\x32\x10.raven.v1.Cursor\"C\n\x13\x41\x63knowledgeResponse\x12\x13\n\x0b\x62\x65hind_rows\x18\x01 \x01(\x03\x12\x17\n\x0f\x62\x65hind_since_us\x18\x02 \x01(\x03\x32\xa0\x01\n\nMarketData\x12\x46\n\tSubscribe\x12\x1a.raven.v1.SubscribeRequest\x1a\x1b.raven.v1.SubscribeResponse0\x01\x12J\n\x0b\x41\x63knowledge\x12\x1c.raven.v1.AcknowledgeRequest\x1a\x1d.raven.v1.AcknowledgeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,7 +46,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ACKNOWLEDGEREQUEST']._serialized_start=473
   _globals['_ACKNOWLEDGEREQUEST']._serialized_end=545
   _globals['_ACKNOWLEDGERESPONSE']._serialized_start=547
-  _globals['_ACKNOWLEDGERESPONSE']._serialized_end=568
-  _globals['_MARKETDATA']._serialized_start=571
-  _globals['_MARKETDATA']._serialized_end=731
+  _globals['_ACKNOWLEDGERESPONSE']._serialized_end=614
+  _globals['_MARKETDATA']._serialized_start=617
+  _globals['_MARKETDATA']._serialized_end=777
 # @@protoc_insertion_point(module_scope)

@@ -63,5 +63,9 @@ class AcknowledgeRequest(_message.Message):
     def __init__(self, consumer: _Optional[str] = ..., cursor: _Optional[_Union[Cursor, _Mapping]] = ...) -> None: ...
 
 class AcknowledgeResponse(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("behind_rows", "behind_since_us")
+    BEHIND_ROWS_FIELD_NUMBER: _ClassVar[int]
+    BEHIND_SINCE_US_FIELD_NUMBER: _ClassVar[int]
+    behind_rows: int
+    behind_since_us: int
+    def __init__(self, behind_rows: _Optional[int] = ..., behind_since_us: _Optional[int] = ...) -> None: ...

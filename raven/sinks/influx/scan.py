@@ -1,0 +1,177 @@
+"""Reading stored trades back, page by page in the order of time, so that memory stays bounded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import polars as pl
+from polars.io.plugins import register_io_source
+
+from raven.batches.schema import polars_schema
+from raven.clock import utc
+from raven.errors import StoreError
+from raven.settings.sections import InfluxSettings
+from raven.sinks.encode import TRADES
+from raven.sinks.influx.client import Client
+from raven.sinks.influx.lines import FLOATS, TAGS
+from raven.sinks.influx.query import after_ns, epoch_us, first_ns, select
+from raven.sinks.influx.responses import Answer, message
+from raven.sinks.store import StoreUnavailableError
+
+PAGE_ROWS: Final = 100_000
+_TIMES: Final = {"ts_event": "ts_event_us", "ts_recv": "ts_recv_us"}
+_STORED: Final = {
+    **dict.fromkeys(TAGS, pl.String()),
+    **dict.fromkeys(FLOATS, pl.Float64()),
+    **dict.fromkeys(("time", "trade_id", "origin", *_TIMES.values()), pl.Int64()),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Scan:
+    """What is read: trades with the tags in `equal`, `start_us` <= ts_event < `end_us`."""
+
+    settings: InfluxSettings
+    equal: dict[str, str]
+    start_us: int | None
+    end_us: int | None
+
+    @property
+    def first_ns(self) -> int | None:
+        return None if self.start_us is None else first_ns(self.start_us)
+
+    @property
+    def after_ns(self) -> int | None:
+        return None if self.end_us is None else after_ns(self.end_us)
+
+
+def scan_trades(
+    settings: InfluxSettings,
+    *,
+    venue: str | None = None,
+    symbol: str | None = None,
+    start: datetime | str | None = None,
+    end: datetime | str | None = None,
+) -> pl.LazyFrame:
+    """Trades stored in the bucket of `settings`, `start` <= ts_event < `end`, in no particular order.
+
+    Columns: venue, symbol, trade_id, ts_event, ts_recv, price, quantity, side (`buy`/`sell`), origin.
+    Raises StoreError when no trades are stored there or the server does not answer, as collecting does; InputError
+    when a time cannot be read.
+    """
+    tags = {"venue": venue, "symbol": symbol}
+    scan = _Scan(
+        settings,
+        {tag: value for tag, value in tags.items() if value is not None},
+        None if start is None else epoch_us(utc(start)),
+        None if end is None else epoch_us(utc(end)),
+    )
+    client = Client(settings)
+    try:
+        if not _any(client, select(["trade_id"], {}, first_ns=None, after_ns=None, rows=1)):
+            raise StoreError(
+                f"no trades are stored in the bucket {settings.bucket} at {settings.url}",
+                hint="is tick_persistence running with the influx store, and is this its bucket?",
+            )
+    finally:
+        client.close()
+
+    def read(
+        columns: list[str] | None, predicate: pl.Expr | None, rows: int | None, page_rows: int | None
+    ) -> Iterator[pl.DataFrame]:
+        for page in _pages(scan, page_rows or PAGE_ROWS):
+            found = page if predicate is None else page.filter(predicate)
+            if rows is not None:
+                found, rows = found[:rows], rows - found.height
+            yield found if columns is None else found.select(columns)
+            if rows is not None and rows <= 0:
+                return
+
+    return register_io_source(read, schema=polars_schema(TRADES.schema), is_pure=True)
+
+
+def _pages(scan: _Scan, page_rows: int) -> Iterator[pl.DataFrame]:
+    """All trades of `scan`, at most about `page_rows` at a time."""
+    columns = [*TAGS, *FLOATS, "trade_id", "origin", *_TIMES.values()]
+    client = Client(scan.settings)
+    try:
+        for points in _points(client, scan, columns, page_rows):
+            trades = points.select(
+                pl.from_epoch(_TIMES[name], time_unit="us").dt.replace_time_zone("UTC").alias(name)
+                if name in _TIMES
+                else pl.col(name)
+                for name in TRADES.schema.names
+            ).cast(polars_schema(TRADES.schema))  # type: ignore[arg-type]
+            event_us = pl.col("ts_event").to_physical()
+            if scan.start_us is not None:
+                trades = trades.filter(event_us >= scan.start_us)
+            if scan.end_us is not None:
+                trades = trades.filter(event_us < scan.end_us)
+            yield trades
+    finally:
+        client.close()
+
+
+def _points(client: Client, scan: _Scan, columns: Sequence[str], page_rows: int) -> Iterator[pl.DataFrame]:
+    """The points of `scan`, with their `time`.
+
+    A full page may end amid points of one time (of several symbols): those come with the next. A page that is not
+    full is the last one, or one that the server broke off, which CSV does not tell: so what is left is asked for.
+    """
+    start, limit = scan.first_ns, page_rows
+    while True:
+        text = select(columns, scan.equal, first_ns=start, after_ns=scan.after_ns, rows=limit)
+        points = _csv(_asked(client, text, accept="text/csv"), columns)
+        times = points.get_column("time")
+        if points.height >= limit:
+            whole = points.filter(times < times[-1])
+            limit = page_rows if whole.height else limit * 2
+            start = times[-1] if whole.height else start
+            yield whole
+            continue
+        yield points
+        start = times[-1] + 1 if points.height else start
+        rest = select(["trade_id"], scan.equal, first_ns=start, after_ns=scan.after_ns, rows=1)
+        if not _any(client, rest):
+            return
+        if not points.height:
+            raise StoreError(f"InfluxDB breaks off its answer to: {text}", hint="see its log; a shorter time may do")
+
+
+def _csv(answer: Answer, columns: Sequence[str]) -> pl.DataFrame:
+    """The points in an answer: `time` and `columns`."""
+    schema = {name: _STORED[name] for name in ("time", *columns)}
+    if not answer.body.strip():
+        return pl.DataFrame(schema=schema)
+    return pl.read_csv(answer.body, columns=list(schema), schema_overrides=schema).select(list(schema))
+
+
+def _any(client: Client, text: str) -> bool:
+    """Whether a query finds a point; asked in JSON, which tells of errors that CSV leaves out."""
+    answer = _asked(client, text, accept="application/json")
+    try:
+        results = json.loads(answer.body)["results"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"InfluxDB cannot be read: {message(answer)}", hint="is influx.url the address of an InfluxDB?"
+        ) from error
+    for result in results:
+        if "error" in result:
+            raise StoreError(f"InfluxDB cannot be read: {result['error']}", hint="is influx.bucket the right one?")
+    return any(result.get("series") for result in results)
+
+
+def _asked(client: Client, text: str, *, accept: str) -> Answer:
+    answer = client.query(text, accept=accept)
+    if answer.status == 200:
+        return answer
+    if answer.status is None:
+        raise StoreUnavailableError(message(answer))
+    raise StoreError(
+        f"InfluxDB cannot be read: {message(answer)} (HTTP {answer.status})",
+        hint="check influx.token (it needs the right to read), influx.org and influx.bucket",
+    )

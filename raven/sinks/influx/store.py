@@ -1,0 +1,162 @@
+"""The store of trades in InfluxDB v2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+from raven.batches.batch import Cursor
+from raven.errors import StoreError
+from raven.files import FolderLock
+from raven.settings.sections import InfluxSettings
+from raven.sinks.dead_letters import DeadLetters
+from raven.sinks.encode import TRADES, encode_trades, row_count
+from raven.sinks.influx.client import Client
+from raven.sinks.influx.delivery import TOO_OLD, Delivery, check, deliver
+from raven.sinks.influx.lines import encode_lines, unwritable
+from raven.sinks.influx.progress import Progress, Target, load, save
+from raven.sinks.influx.responses import Action, classify
+from raven.sinks.store import Refusal, StoreRefusedError, TradeFlush, WriteResult
+
+PROBE: Final = b"# raven\n"
+"""A write of no points: a comment. The server looks at token, organisation and bucket first, and stores nothing."""
+
+
+class InfluxTradeStore:
+    """Trades in the bucket of `settings`, exactly once by id.
+
+    `folder` holds how far they are stored (`influx-trades.json`), and a lock: one process writes a bucket from it.
+    """
+
+    name = "influx"
+    table = TRADES.name
+    cut: tuple[str, ...] = ()
+
+    def __init__(self, settings: InfluxSettings, folder: Path, *, dead_letters: DeadLetters) -> None:
+        self._settings = settings
+        self._path = folder / f"{self.name}-{self.table}.json"
+        self._dead_letters = dead_letters
+        self._client = Client(settings)
+        self._target = Target(settings.url, settings.org, settings.bucket)
+        self._progress = Progress(self._target)
+        self._lock: FolderLock | None = None
+
+    def open(self) -> None:
+        """Probe the bucket by a write of no points, and read how far trades are stored.
+
+        Raises StoreError when another process holds the folder or its file is damaged, StoreUnavailableError
+        when the server does not answer, StoreRefusedError when it needs mending.
+        """
+        if self._lock is None:
+            self._take_lock()
+        try:
+            self._progress = load(self._path, self._target)
+            verdict = classify(self._client.write(PROBE))
+            check(verdict)
+            # an InfluxDB that wants points says so after it has looked at everything else
+            if verdict.action is not Action.ACCEPTED and "requires points" not in verdict.reason:
+                raise StoreRefusedError(f"InfluxDB refuses a write of no points: {verdict.reason}")
+        except StoreError:
+            self.close()
+            raise
+
+    def position(self, upstream: str) -> Cursor | None:
+        """The cursor stored with the last flush of `upstream`; None: never any."""
+        return self._progress.positions.get(upstream)
+
+    def last_ids(self, venue: str, symbols: Iterable[str]) -> dict[str, int]:
+        """The highest trade id stored of each of `symbols`; those never stored are left out."""
+        known = self._progress.last_ids.get(venue, {})
+        return {symbol: known[symbol] for symbol in symbols if symbol in known}
+
+    def rows(self) -> int:
+        """How many rows were stored from this folder; points that dead letters became are not among them."""
+        return self._progress.rows
+
+    def write(self, flush: TradeFlush) -> WriteResult:
+        """Write the points above the last id of their symbol, then note the last ids and the positions."""
+        trades = encode_trades(flush)
+        keys = self._keys(trades)
+        last = trades.select("venue", "symbol").join(keys, on=TRADES.group, how="left", maintain_order="left")
+        new = trades.filter((pl.col("trade_id") > last.get_column("last")).fill_null(value=True))
+        delivery = self._send(new)
+        self._dead_letters.add(self.name, self.table, new, delivery.refused)
+        dead = len(delivery.refused)
+        stored = new.height - dead - delivery.too_old
+        self._note(keys, flush.positions, stored)
+        return WriteResult(rows=stored, duplicates=row_count(flush) - new.height, dead=dead, dropped=delivery.too_old)
+
+    def resend(self, rows: pl.DataFrame) -> Sequence[Refusal]:
+        """Write rows that were dead letters (columns of TRADES); those still refused are returned.
+
+        It needs no `open`: a service may be writing the bucket meanwhile.
+        """
+        delivery = self._send(rows)
+        if delivery.too_old:  # which of them, only the server knows: ask for one at a time
+            refused = [self._send(rows[row : row + 1]) for row in range(rows.height)]
+            return [
+                Refusal(row, one.refused[0].reason if one.refused else TOO_OLD)
+                for row, one in enumerate(refused)
+                if one.refused or one.too_old
+            ]
+        return delivery.refused
+
+    def maintain(self) -> Mapping[str, int]:
+        """Nothing: the database keeps itself."""
+        return {}
+
+    def close(self) -> None:
+        """Let go of the folder and of the connections. Closing twice does no harm."""
+        self._client.close()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _send(self, trades: pl.DataFrame) -> Delivery:
+        """Write `trades`; the refused ones are numbered as they lie there, in that order."""
+        refused = list(unwritable(trades))
+        rows = pl.int_range(trades.height, eager=True)
+        if refused:
+            rows = rows.filter(~rows.is_in([refusal.row for refusal in refused]))
+        limits = self._settings
+        delivery = deliver(
+            encode_lines(trades[rows] if refused else trades),
+            self._client.write,
+            request_rows=limits.request_rows,
+            request_bytes=limits.request_bytes,
+        )
+        refused += [Refusal(rows[refusal.row], refusal.reason) for refusal in delivery.refused]
+        return Delivery(sorted(refused, key=lambda refusal: refusal.row), delivery.too_old)
+
+    def _keys(self, trades: pl.DataFrame) -> pl.DataFrame:
+        """Of each venue and symbol in `trades`: the `highest` id, and the `last` one stored."""
+        keys = trades.group_by(TRADES.group, maintain_order=True).agg(highest=pl.col("trade_id").max())
+        stored = self._progress.last_ids
+        last = [stored.get(venue, {}).get(symbol) for venue, symbol in keys.select(TRADES.group).iter_rows()]
+        return keys.with_columns(pl.Series("last", last, dtype=pl.Int64))
+
+    def _note(self, keys: pl.DataFrame, positions: Mapping[str, Cursor], stored: int) -> None:
+        """Save how far trades are stored; nothing is remembered that is not on the disk."""
+        now = self._progress
+        last_ids = {venue: dict(known) for venue, known in now.last_ids.items()}
+        for venue, symbol, highest, last in keys.iter_rows():
+            last_ids.setdefault(venue, {})[symbol] = highest if last is None else max(highest, last)
+        after = Progress(self._target, now.rows + stored, {**now.positions, **positions}, last_ids)
+        if after != now:
+            save(self._path, after)
+            self._progress = after
+
+    def _take_lock(self) -> None:
+        path = self._path.with_suffix(".lock")
+        try:
+            self._lock = FolderLock(path)
+        except BlockingIOError as error:
+            raise StoreError(
+                f"{self._path} is being written by process {path.read_text() or 'unknown'}",
+                hint="stop that service, or give this one another data folder",
+            ) from error
+        except OSError as error:
+            raise StoreError(f"{path} cannot be opened: {error}", hint="check the data folder") from error

@@ -1,0 +1,44 @@
+"""The sink of trades."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import polars as pl
+
+from raven.batches.batch import Cursor
+from raven.batches.instrument import Instrument
+from raven.rpc.subscriptions import SubscriptionTable
+from raven.sinks.sink import FlushLimits, Sink
+from raven.sinks.store import TradeFlush, TradeStore, WriteResult
+from raven.telemetry import Telemetry
+
+
+class TradeSink(Sink[TradeStore]):
+    """Feeds a store of trades; `venues` names the venue of each upstream."""
+
+    def __init__(
+        self,
+        store: TradeStore,
+        limits: FlushLimits,
+        *,
+        venues: Mapping[str, str],
+        facts: SubscriptionTable,
+        telemetry: Telemetry,
+        joined: Callable[[str, Sequence[Instrument]], None],
+        left: Callable[[str, Sequence[Instrument]], None] = lambda *_: None,
+    ) -> None:
+        super().__init__(
+            store, limits, upstreams=list(venues), facts=facts, telemetry=telemetry, joined=joined, left=left
+        )
+        self._venues = venues
+
+    def _select(self, upstream: str, rows: pl.DataFrame) -> pl.DataFrame:
+        return self._selections[upstream].filter(rows, self._venues[upstream])
+
+    def _observe(self, upstream: str, rows: pl.DataFrame) -> None:
+        self.facts.observe(self._venues[upstream], rows, id_="trade_id", time="ts_event", price="price")
+
+    def _write_once(self, items: Sequence[tuple[str, pl.DataFrame]], positions: Mapping[str, Cursor]) -> WriteResult:
+        trades = [(self._venues[upstream], rows) for upstream, rows in items]
+        return self._store.write(TradeFlush(trades, positions))

@@ -1,0 +1,107 @@
+"""A store in a thread of its own, tried until it takes what it is given, and what is known of its health."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from concurrent.futures import wait
+from typing import Generic, TypeVar
+
+from raven.clock import Backoff, now_us
+from raven.sinks.store import Store, StoreRefusedError, StoreUnavailableError, WriteResult
+from raven.tasks import OneThread
+from raven.telemetry import Telemetry
+
+S = TypeVar("S", bound=Store)
+T = TypeVar("T")
+
+
+class StoreWorker(Generic[S]):
+    """Runs the calls of one store.
+
+    - `label`: `<store>/<table>`, as metrics and messages name it.
+    - `problem`, `problem_since_us`: why it cannot be written now, and since when (UTC, microseconds); empty and 0 when
+      it can.
+    - `stored_rows`, `dead_rows`, `last_stored_us`: since it was made.
+
+    A store that is down is tried after short and then longer times; one that needs mending every `probe_s` or so.
+    """
+
+    def __init__(self, store: S, telemetry: Telemetry, *, probe_s: float) -> None:
+        self.store = store
+        self.label = f"{store.name}/{store.table}"
+        self.problem = ""
+        self.problem_since_us = 0
+        self.stored_rows = self.dead_rows = self.last_stored_us = 0
+        self._telemetry = telemetry
+        self._probe_s = probe_s
+        self._thread = OneThread(self.label)
+
+    async def once(self, call: Callable[[], T]) -> T:
+        """One try; raises what the store raises."""
+        return await self._thread.run(call)
+
+    async def until_done(self, call: Callable[[], T]) -> T:
+        """Try until it works. Raises what is no matter of time: InputError, a table held by another process."""
+        backoff = Backoff()
+        while True:
+            try:
+                result = await self._thread.run(call)
+            except StoreUnavailableError as error:
+                self._failed(error)
+                await asyncio.sleep(self._pause_s(error, backoff))
+            else:
+                self._worked()
+                return result
+
+    def count(self, result: WriteResult) -> None:
+        """Note what became of a flush."""
+        self.stored_rows += result.rows
+        self.dead_rows += result.dead
+        self.last_stored_us = now_us()
+        self._telemetry.add("stored_rows", result.rows, store=self.label)
+        if result.duplicates:
+            self._telemetry.add("duplicate_rows", result.duplicates)
+        if result.dropped:
+            self._telemetry.add("dropped_rows", result.dropped, store=self.label, reason="beyond_retention")
+            self._telemetry.warning(
+                "rows_too_old", f"{self.label} does not keep rows this old: {result.dropped} were dropped"
+            )
+        if result.dead:
+            self._telemetry.add("dead_rows", result.dead, store=self.label)
+            self._telemetry.error(
+                "rows_refused",
+                f"{self.label} refused {result.dead} row{'' if result.dead == 1 else 's'} for what they hold; "
+                "`raven deadletters` shows why and sends them again",
+            )
+
+    async def close(self, within_s: float) -> None:
+        """Close the store and end the thread; a store that hangs is left behind, and closed should it come back."""
+        closed = self._thread.submit(self.store.close)
+        self._thread.stop()
+        await asyncio.to_thread(wait, [closed], within_s)
+
+    def _failed(self, error: StoreUnavailableError) -> None:
+        text = f"{self.label}: {error}"
+        if not self.problem:
+            self.problem_since_us = now_us()
+        self.problem = text
+        self._telemetry.add("retries", store=self.label)
+        self._telemetry.set("store_up", 0, store=self.label)
+        if isinstance(error, StoreRefusedError):
+            self._telemetry.error("store_refused", f"{text}; it is tried every {self._probe_s:g} s")
+        else:
+            self._telemetry.warning("store_unavailable", f"{text}; it is tried again until it works")
+
+    def _worked(self) -> None:
+        self._telemetry.set("store_up", 1, store=self.label)
+        if self.problem:
+            self.problem, self.problem_since_us = "", 0
+            self._telemetry.info("store_back", f"{self.label} is being written again")
+
+    def _pause_s(self, error: StoreUnavailableError, backoff: Backoff) -> float:
+        if isinstance(error, StoreRefusedError):
+            backoff.reset()
+            return self._probe_s * random.uniform(0.9, 1.1)  # noqa: S311 - jitter, not a secret
+        return max(backoff.next_s(), error.retry_after_s)

@@ -12,6 +12,7 @@ from raven.errors import InputError
 from raven.settings import TimescaleSettings
 from raven.sinks.delta import DeltaBarStore
 from raven.sinks.delta import scan_bars as scan_delta_bars
+from raven.sinks.encode import BARS
 from raven.sinks.store import BAR_SCHEMAS, BarFlush
 from raven.sinks.timescale import scan, scan_bars
 from tests.databases.bars import store_on
@@ -139,6 +140,15 @@ def test_only_what_is_needed_is_asked_for(url, bars, asked):
     lazy.filter(pl.col("vwap") > 9).head(4).collect()
     assert "LIMIT" not in asked.pop()
     assert all("币" not in statement and "2024" not in statement for statement in asked)
+
+
+def test_a_limit_counts_the_rows_that_a_filter_lets_through(url, bars, asked):
+    """Polars keeps the two apart today; a source is called with both all the same."""
+    predicate = pl.col("vwap") > bars["vwap"].median()
+    layout = BARS["time_bars"]
+    found = scan._read(settings(url), layout, ["spec"], [], predicate, 4)
+    assert (found.columns, found.height) == (["spec"], 4)
+    assert "LIMIT" not in asked.pop()
 
 
 def test_the_arguments_are_values_whatever_they_hold(url, bars):

@@ -140,7 +140,7 @@ def test_a_connection_says_who_it_is_and_notices_a_dead_host():
     assert "application_name=raven" in conninfo("postgresql://db/raven", 1)
 
 
-@pytest.mark.parametrize("password", ["a@b", "a/b", "a#b", "a%b", "100%", "%zz"])
+@pytest.mark.parametrize("password", ["a@b", "a/b", "a#b", "a%b", "100%", "%zz", "1/2", "1?2", "1#2"])
 def test_a_password_that_is_not_escaped_is_refused_and_not_shown(password):
     with pytest.raises(SettingsError, match="special characters") as caught:
         conninfo(f"postgresql://raven:{password}@db/raven", 1)

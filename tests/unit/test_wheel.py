@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from importlib.metadata import version
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[2]
@@ -21,7 +22,9 @@ def test_the_script_of_the_tables_is_installed(tmp_path):
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", tmp_path, source], check=True)
     (wheel,) = tmp_path.glob("*.whl")
-    subprocess.run([*pip, "install", "--no-deps", "--prefix", tmp_path / "prefix", wheel], check=True)
+    # or pip would first remove the Raven that runs this test
+    apart = ["--ignore-installed", "--no-deps", "--prefix", tmp_path / "prefix"]
+    subprocess.run([*pip, "install", *apart, wheel], check=True)
     home = sysconfig.get_path("purelib", vars={"base": str(tmp_path / "prefix"), "platbase": ""})
     code = "import raven; from raven.sinks.timescale.schema import script; print(raven.__file__); print(script())"
     told = subprocess.run(
@@ -31,4 +34,5 @@ def test_the_script_of_the_tables_is_installed(tmp_path):
     package, script = map(Path, told.stdout.splitlines())
     assert package == Path(home) / "raven" / "__init__.py"
     assert script.is_relative_to(tmp_path / "prefix")
+    assert version("raven-market-data")
     assert script.read_bytes() == (PROJECT / "sql" / "create_bars_table.sql").read_bytes()

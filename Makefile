@@ -34,11 +34,14 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-tools: ## what tests of several machines need of the system: ip and openssl
-	@if command -v ip >/dev/null && command -v openssl >/dev/null; then :; \
+tools: $(VENV)/.run ## what tests need of the system: ip and openssl, systemd-analyze, Docker Compose
+	@if command -v ip >/dev/null && command -v openssl >/dev/null && command -v systemd-analyze >/dev/null; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		apt-get update -qq && apt-get install -y -qq --no-install-recommends iproute2 openssl; \
-	else echo "ip (iproute2) or openssl is missing: tests of several machines will not run"; fi
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends iproute2 openssl systemd; \
+	else echo "ip (iproute2), openssl or systemd-analyze is missing: tests of several machines and units will not run"; fi
+	@if docker compose version >/dev/null 2>&1 || [ -x $(BIN)/docker-compose ]; then :; \
+	elif command -v apt-get >/dev/null && sh tests/compose.sh $(CURDIR)/$(BIN)/docker-compose; then :; \
+	else echo "Docker Compose is missing: tests of deploy/compose.yaml will not run"; fi
 
 servers: $(VENV)/.dev ## TimescaleDB and InfluxDB for tests, set up once
 	$(BIN)/python -m tests.servers install

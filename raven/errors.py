@@ -6,6 +6,8 @@ libraries are mapped to these at the edge where they appear.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class RavenError(Exception):
     """Base of all errors Raven raises on purpose.
@@ -27,7 +29,11 @@ class InputError(RavenError):
 
 
 class SettingsError(RavenError):
-    """A setting is unknown, missing or out of range."""
+    """A setting is unknown, missing or out of range; where there are several `problems`, each by itself."""
+
+    def __init__(self, message: str, *, hint: str = "", problems: Sequence[str] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.problems = tuple(problems) or (message,)
 
 
 class StateError(RavenError):

@@ -46,8 +46,12 @@ async def choose_exchange(settings: Settings, venues: Sequence[str], simulate: b
 
 
 def simulated(settings: Settings, port: int, line: str) -> Exchange:
-    """The simulated exchange at `port` of this machine, with a data folder of its own."""
-    environment = {"RAVEN__SIMULATED": "true", "RAVEN__DATA": str((settings.data / "simulated").absolute())}
+    """The simulated exchange at `port` of this machine, with a data folder of its own: no database takes its trades."""
+    environment = {
+        "RAVEN__SIMULATED": "true",
+        "RAVEN__DATA": str((settings.data / "simulated").absolute()),
+        "RAVEN__STORES": "delta",
+    }
     for venue, path in SIMULATED_PATHS.items():
         environment[f"RAVEN__{venue}__REST_URL"] = f"http://127.0.0.1:{port}"
         environment[f"RAVEN__{venue}__WEBSOCKET_URL"] = f"ws://127.0.0.1:{port}{path}"

@@ -73,6 +73,20 @@ def up(
     asyncio.run(run_up(load(), plan))
 
 
+@app.command()
+def doctor(
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", help="Check for this service and no others; several repeated or with commas."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check this machine before the first start; exit code 1 when something would not work."""
+    from raven.cli.doctor import doctor as run_doctor  # noqa: PLC0415 - other commands need not load it
+
+    run_doctor(list(dict.fromkeys(resolve(name) for given in only or [] for name in given.split(","))), json=json)
+
+
 @app.command("import")
 def import_(
     file: Annotated[list[Path], typer.Argument(help="Archive zips or CSVs, raw captures, Parquet.")],

@@ -70,6 +70,8 @@ def replay(
     )
     output.console.print("It begins when a symbol is wanted. In the terminals of its consumers, and of ravenctl:")
     output.console.print(f"export RAVEN__DATA={settings.data}", soft_wrap=True)
+    if settings.influx.url or settings.timescale.url.get_secret_value():
+        output.console.print("export RAVEN__STORES=delta  # else what is replayed goes into your databases, too")
     with _progress(recording) as report:
         serve(recording, settings, host=host, port=port, speed=pace, once=once, report=report)
 

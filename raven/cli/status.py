@@ -68,7 +68,7 @@ def status_tables(results: Mapping[str, control_pb2.StatusResponse | UpstreamErr
     columns = ("service", "state", "up", "symbols>", "rows>", "lag>", "age>", "queue>", "journal>", "disk left>")
     output.table("Services", columns, [_service_row(name, answer) for name, answer in results.items()])
     for name, answer in results.items():
-        for problem in [] if isinstance(answer, UpstreamError) else answer.problems:
+        for problem in [] if isinstance(answer, UpstreamError) else _problems(answer):
             output.console.print(f"[red]{name}[/]: {escape(problem)}", soft_wrap=True)
     stores = [
         _store_row(name, store)
@@ -92,6 +92,11 @@ def status_tables(results: Mapping[str, control_pb2.StatusResponse | UpstreamErr
     if counted:
         output.console.print()
         output.table("Since they started", ("service", *(f"{name}>" for name in COUNTED), "clock offset>"), counted)
+
+
+def _problems(answer: control_pb2.StatusResponse) -> list[str]:
+    """What is wrong; of an idle service at least that its stores cannot be written."""
+    return list(dict.fromkeys([*answer.problems, *(store.error for store in answer.stores if store.error)]))
 
 
 def _service_row(name: str, answer: control_pb2.StatusResponse | UpstreamError) -> list[str]:

@@ -23,7 +23,8 @@ def load(**overrides: Any) -> Settings:
         found = layers(Settings)
         problems += [_explain(item, found) for item in error.errors()]
     if problems:
-        raise SettingsError("; ".join(dict.fromkeys(problems)))
+        different = list(dict.fromkeys(problems))
+        raise SettingsError("; ".join(different), problems=different)
     return settings
 
 

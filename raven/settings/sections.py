@@ -233,7 +233,7 @@ class InfluxSettings(Section):
     timeout_s: float = Field(30.0, gt=0)
     flush_rows: int = Field(100_000, ge=1)
     flush_s: float = Field(1.0, gt=0)
-    request_rows: int = Field(20_000, ge=1)
+    request_rows: int = Field(10_000, ge=1)
     request_bytes: int = Field(4 * 2**20, ge=2**12)
 
     @model_validator(mode="after")

@@ -42,11 +42,17 @@ def opened(bucket: Bucket, where: Path, **changes: object) -> Iterator[InfluxTra
         store.close()
 
 
+@contextmanager
+def opened_behind(front: Front, bucket: Bucket, where: Path, **changes: object) -> Iterator[InfluxTradeStore]:
+    with opened(bucket, where, url=front.url, **changes) as store:
+        front.requests.clear()
+        yield store
+
+
 @pytest.fixture
 def fronted(bucket: Bucket, front: Front, tmp_path: Path) -> Iterator[InfluxTradeStore]:
     """A store behind `front`, open."""
-    with opened(bucket, tmp_path, url=front.url) as store:
-        front.requests.clear()
+    with opened_behind(front, bucket, tmp_path) as store:
         yield store
 
 
@@ -116,6 +122,19 @@ def test_rows_that_lines_cannot_hold_never_reach_the_server(
     assert fronted.write(flush(pl.concat([*odd, infinite, good, nan]))) == WriteResult(duplicates=70)
 
 
+def test_bad_rows_are_found_in_whatever_request_they_lie(bucket: Bucket, front: Front, tmp_path: Path) -> None:
+    trades = some_trades("BTCUSDT", 0, 2_000)
+    bad = [0, 1, 99, 100, 1_234, 1_999]
+    names = [f"trade_id={number}i".encode() for number in bad]
+    front.judge = lambda request: (
+        Reply(400, '{"message":"bad line"}') if any(name in request.body for name in names) else None
+    )
+    with opened_behind(front, bucket, tmp_path, request_rows=100) as store:
+        assert store.write(flush(trades)) == WriteResult(rows=1_994, dead=6)
+    assert letters_in(tmp_path)["trade_id"].to_list() == bad
+    assert_held(bucket, trades.filter(~pl.col("trade_id").is_in(bad)))
+
+
 def test_so_many_refused_rows_are_a_fault_of_the_bucket(
     fronted: InfluxTradeStore, bucket: Bucket, front: Front, tmp_path: Path
 ) -> None:
@@ -148,8 +167,7 @@ def test_a_wrong_token_is_one_clear_error_and_no_search(own_influx: Callable[...
     front = Front(server.url)
     trades = some_trades("BTCUSDT", 0, 1_000)
     try:
-        with opened(bucket, tmp_path, url=front.url) as store:
-            front.requests.clear()
+        with opened_behind(front, bucket, tmp_path, request_rows=100) as store:
             right = server.token
             server.set_token("another")
             for tries in (1, 2):

@@ -59,6 +59,8 @@ NARROWED: list[dict[str, Any]] = [
     {"venue": "' OR venue =~ /.*/ OR '"},
     {"start": FIRST + timedelta(microseconds=150_000)},
     {"start": FIRST + timedelta(microseconds=150_001)},
+    {"end": FIRST + timedelta(microseconds=1_500)},
+    {"start": FIRST + timedelta(microseconds=1_501), "end": FIRST + timedelta(microseconds=151_501)},
     {"end": FIRST + timedelta(microseconds=150_000)},
     {"end": FIRST + timedelta(microseconds=150_001)},
     {"start": "2024-08-09T00:00:00.1515", "end": "2024-08-09T02:00:00.303+02:00", "venue": SPOT},
@@ -100,7 +102,7 @@ def test_filters_columns_and_limits_are_taken(stored: Path, bucket: Bucket) -> N
 def test_what_is_not_there_is_told(bucket: Bucket) -> None:
     with pytest.raises(StoreError, match="no trades are stored in the bucket"):
         scan_trades(settings_of(bucket))
-    with pytest.raises(StoreError, match="database not found"):
+    with pytest.raises(StoreError, match="not found"):
         scan_trades(settings_of(bucket, bucket="never_made"))
     with pytest.raises(StoreError, match=r"401.*influx\.token"):
         scan_trades(settings_of(bucket, token="wrong"))

@@ -18,9 +18,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.servers.external import ExternalPostgres
 from tests.servers.influx import Influx
 from tests.servers.install import INFLUX, POSTGRES, Packages, has_debian, install
-from tests.servers.postgres import ExternalPostgres, Postgres
+from tests.servers.postgres import Postgres
 from tests.servers.sandbox import wait_until
 
 managed = pytest.mark.skipif(

@@ -22,6 +22,7 @@ import pytest
 import raven
 from tests.e2e.cluster import MODULES, is_free, wait_until
 from tests.e2e.conftest import ARCHIVE
+from tests.servers.influx import Bucket
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -49,14 +50,21 @@ def free_ports() -> None:
 class Run:
     """The README's services in a folder of their own, as its block starts them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **environment: str) -> None:
         self.folder = folder
+        activate(folder)
         [services] = [text for language, text in blocks() if language == "sh" and "source .venv" in text]
-        self.process = background(services, folder, "services.log")
+        self.process = background(services, folder, "services.log", **environment)
 
     def end(self) -> None:
         end(self.process)
         wait_until(lambda: all(is_free(port) for port in PORTS), 30, "all services end")
+
+
+def activate(folder: Path) -> None:
+    """Make the virtual environment that the README's block enters."""
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    (folder / ".venv" / "bin" / "activate").write_text(f'export PATH="{Path(sys.executable).parent}:$PATH"\n')
 
 
 def background(command: str, folder: Path, log_name: str, **environment: str) -> subprocess.Popen[bytes]:
@@ -81,8 +89,6 @@ def run(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> Iterator
     free_ports()
     folder = tmp_path_factory.mktemp("readme")
     shutil.copy(shared_data / ARCHIVE, folder / "BTCUSDT-trades-2019-04-01.zip")
-    (folder / ".venv" / "bin").mkdir(parents=True)
-    (folder / ".venv" / "bin" / "activate").write_text(f'export PATH="{Path(sys.executable).parent}:$PATH"\n')
     running = Run(folder)
     try:
         wait_until(lambda: not any(is_free(port) for port in PORTS), 60, "all services listen")
@@ -109,6 +115,7 @@ def test_no_block_is_left_out() -> None:
         ("sh", "ravenctl start --service tick_persistence --symbol BTCUSDT"),
         ("sh", "ravenctl stop --symbol BTCUSDT --venue spot"),
         ("python", "import raven"), ("python", 'for batch in raven.replay("data/binance_spot-50001"):'),
+        ("toml", "[influx]"), ("sh", "export RUN_MODE=prod"), ("sh", "raven deadletters"),
         ("python", "import raven"), ("sh", "raven replay data/binance_spot-50001 --speed max"),
         ("sh", "raven simulate --symbols 1000 --rate 1 --port 9444 --fault drop@5 --faults 20 --fault-seed 7"),
         ("sh", "raven config"),
@@ -222,3 +229,47 @@ def complete_bars(journal: Path) -> pl.DataFrame:
     bars = pl.concat(batches)
     spot = (pl.col("symbol") == "BTCUSDT") & (pl.col("venue") == "BINANCE_SPOT")
     return bars.filter(spot, pl.col("spec") == "5s", pl.col("complete"))
+
+
+def test_into_the_databases(run: Run, tmp_path: Path, bucket: Bucket, database: str) -> None:
+    run.end()  # what began above may still hold the ports
+    settings = block('[influx]\nurl = "')
+    for written, real in (
+        ("http://localhost:8086", bucket.url), ("the token", bucket.token), ('org = "raven"', f'org = "{bucket.org}"'),
+        ('bucket = "raven"', f'bucket = "{bucket.name}"'),
+        ("postgresql://raven:password@localhost:5432/raven", database),
+    ):  # fmt: skip
+        assert written in settings
+        settings = settings.replace(written, real)
+    (tmp_path / "prod.toml").write_text(settings)
+    set_up, letters = block("raven init-db"), block("raven deadletters")
+    production = Run(tmp_path, RUN_MODE="prod")
+    try:
+        wait_until(lambda: not any(is_free(port) for port in PORTS), 60, "all services listen")
+        wait_until(lambda: "init-db" in shell("ravenctl status --service bar_persistence", tmp_path).stdout, 20, "told")
+        exports = "\n".join(line for line in block("source .venv").splitlines() if line.startswith("export"))
+        done = shell(f"{exports}\n{set_up}", tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "time_bars" in done.stdout
+        assert "failed" not in done.stdout
+        for line in block("start --service tick_persistence").splitlines():
+            if "start" in line:
+                assert shell(line, tmp_path).returncode == 0
+
+        def read_back() -> bool:
+            code = "import raven; print(raven.scan_trades().collect().height, raven.scan_bars().collect().height)"
+            done = shell(f'RUN_MODE=prod python -c "{code}"', tmp_path)
+            return done.returncode == 0 and all(int(number) >= 2 for number in done.stdout.split())
+
+        wait_until(read_back, 90, "trades and bars are read back from the databases")
+        status = shell("ravenctl status", tmp_path)
+        assert status.returncode == 0, status.stdout + status.stderr
+        assert "influx/trades" in status.stdout
+        assert "timescale/time_bars" in status.stdout
+        for line in letters.splitlines():
+            done = shell(f"RUN_MODE=prod {line}", tmp_path)
+            assert done.returncode == 0, done.stdout + done.stderr
+        assert not (tmp_path / "data" / "delta").exists(), "without stores = [...] the databases alone are written"
+        assert shell("ravenctl stop-all", tmp_path).returncode == 0
+    finally:
+        production.end()

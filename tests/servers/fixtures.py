@@ -8,9 +8,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.servers.influx import AnyInflux, Bucket, ExternalInflux, Influx
+from tests.servers.external import ExternalInflux, ExternalPostgres
+from tests.servers.influx import AnyInflux, Bucket, Influx
 from tests.servers.install import has_debian, has_docker, install
-from tests.servers.postgres import AnyPostgres, ExternalPostgres, Postgres
+from tests.servers.postgres import AnyPostgres, Postgres
 from tests.servers.proxy import Proxy
 
 

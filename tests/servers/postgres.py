@@ -8,12 +8,11 @@ import signal
 import subprocess
 from abc import ABC, abstractmethod
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import pytest
 
 from tests.servers.install import POSTGRES, has_debian, has_docker
-from tests.servers.proxy import Proxy
 from tests.servers.sandbox import Process, Sandbox, free_port, wait_until
 
 _BIN = "/usr/lib/postgresql/17/bin"
@@ -187,46 +186,6 @@ class Postgres(AnyPostgres):
         if self._process is not None:
             self._process.end(number)
             self._process = None
-
-
-class ExternalPostgres(AnyPostgres):
-    """A server of the environment behind a proxy: what befalls a managed server befalls the way to this one."""
-
-    managed = False
-
-    def __init__(self, url: str) -> None:
-        self._url = urlsplit(url)
-        self._proxy = Proxy(self._url.hostname or "127.0.0.1", self._url.port or 5432)
-        self.port = self._proxy.port
-
-    def url(self, database: str = "postgres", *, port: int | None = None) -> str:
-        login = self._url.netloc.rpartition("@")[0]
-        place = f"{login}@127.0.0.1:{self.port if port is None else port}"
-        return urlunsplit(self._url._replace(netloc=place, path=f"/{database}"))
-
-    def start(self) -> None:
-        self._proxy.mode = "pass"
-
-    def stop(self) -> None:
-        self._proxy.mode = "refuse"
-
-    def kill(self) -> None:
-        self._proxy.mode = "refuse"
-
-    def pause(self) -> None:
-        self._proxy.mode = "hang"
-
-    def resume(self) -> None:
-        self._proxy.mode = "pass"
-
-    def fill_disk(self, leave_bytes: int = 0) -> None:  # noqa: ARG002 - as for a managed one
-        pytest.skip("the disk of a server of the environment is not filled")
-
-    def free_disk(self) -> None:
-        """There is nothing to give back."""
-
-    def close(self) -> None:
-        self._proxy.close()
 
 
 def _psql() -> list[str]:

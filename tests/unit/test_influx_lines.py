@@ -159,14 +159,22 @@ def test_a_time_is_the_same_for_every_precision_of_the_input() -> None:
 
 
 @settings(deadline=None)
-@given(count=st.integers(0, 60), request_rows=st.integers(1, 70), request_bytes=st.integers(1, 5_000))
-def test_requests_hold_every_row_once_and_keep_their_bounds(count: int, request_rows: int, request_bytes: int) -> None:
+@given(count=st.integers(0, 60), most_bytes=st.integers(1, 5_000))
+def test_requests_hold_every_row_once_and_keep_their_bounds(count: int, most_bytes: int) -> None:
     lines = encode_lines(encode_trades(TradeFlush([(SPOT, some_trades("BTCUSDT", 0, count))])))
-    spans = lines.cut(request_rows=request_rows, request_bytes=request_bytes)
+    spans = lines.cut(most_bytes)
     assert [row for span in spans for row in span] == list(range(count))
     for span in spans:
-        assert 1 <= len(span) <= request_rows
-        assert len(span) == 1 or len(lines.take(span)) <= request_bytes
+        assert len(span) == 1 or len(lines.take(span)) <= most_bytes
     for span in spans[:-1]:
-        one_more = lines.take(range(span.start, span.stop + 1))
-        assert len(span) == request_rows or len(one_more) > request_bytes
+        assert len(lines.take(range(span.start, span.stop + 1))) > most_bytes
+
+
+@settings(deadline=None)
+@given(mask=st.lists(st.booleans(), min_size=8, max_size=8))
+def test_rows_left_after_a_filter_are_encoded_like_others(mask: list[bool]) -> None:
+    """Their columns lie in chunks of their own, some empty."""
+    flushed = encode_trades(TradeFlush([(SPOT, some_trades("BTCUSDT", 0, 8))]))
+    every = text_of(encode_lines(flushed))
+    left = flushed.filter(pl.Series(mask))
+    assert text_of(encode_lines(left)) == [line for line, kept in zip(every, mask, strict=True) if kept]

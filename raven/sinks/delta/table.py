@@ -41,7 +41,8 @@ WRITER: Final = WriterProperties(compression="ZSTD", compression_level=1)
 NO_HOOKS: Final = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 """Checkpoints and log cleanup are ours, and come after the sync: what they sum up is on the disk by then."""
 
-_READABLE_PATH = re.compile(r"[\w.~!$&'()*+,;=:@/-]+", re.ASCII)
+READABLE_PATH: Final = re.compile(r"[\w.~!$&'()*+,;=:@/-]+", re.ASCII)
+"""Where a table can lie that every reader opens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class Table:
 
         Raises StoreError when another process holds it or the folder is something else.
         """
-        if not _READABLE_PATH.fullmatch(str(self.path)):
+        if not READABLE_PATH.fullmatch(str(self.path)):
             raise StoreError(
                 f"{self.path} cannot hold a Delta table that every reader opens",
                 hint="put the data folder where the path has no spaces and only ASCII letters",

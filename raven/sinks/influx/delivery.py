@@ -1,16 +1,21 @@
-"""Sending the lines of one flush: refused ones are looked for by halves until each is alone."""
+"""Sending the trades of one flush: refused lines are looked for by halves until each is alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final
 
-from raven.sinks.influx.lines import Lines
+import polars as pl
+
+from raven.sinks.influx.lines import Lines, encode_lines
 from raven.sinks.influx.responses import Action, Answer, Verdict, classify
 from raven.sinks.store import Refusal, StoreRefusedError, StoreUnavailableError
 
 MOST_REFUSED_ROWS: Final = 100
+AT_ONCE: Final = 2
 TOO_OLD: Final = "older than what the bucket keeps"
 
 Write = Callable[[memoryview], Answer]
@@ -18,20 +23,44 @@ Write = Callable[[memoryview], Answer]
 
 @dataclass(slots=True)
 class Delivery:
-    """What became of the lines: those `refused`, and those `too_old`, counted; all others are stored."""
+    """What became of the rows: those `refused`, and those `too_old`, counted; all others are stored."""
 
     refused: list[Refusal] = field(default_factory=list)
     too_old: int = 0
 
 
-def deliver(lines: Lines, write: Write, *, request_rows: int, request_bytes: int) -> Delivery:
-    """Write all `lines`; those that were acknowledged before an error may be written again.
+def deliver(trades: pl.DataFrame, write: Write, *, request_rows: int, request_bytes: int) -> Delivery:
+    """Write all `trades` (columns of TRADES, none unwritable); what was acknowledged before an error may come again.
 
     Raises StoreUnavailableError, and StoreRefusedError also when the server refuses so many rows that the fault is
     not theirs.
     """
+
+    def part(first: int) -> Delivery:
+        lines = encode_lines(trades[first : first + request_rows])
+        return _deliver(lines, first, write, request_bytes)
+
+    firsts = range(0, trades.height, request_rows)
     done = Delivery()
-    waiting = lines.cut(request_rows=request_rows, request_bytes=request_bytes)[::-1]
+    # the first goes alone: a server that takes nothing from us is to say so once
+    for each in chain(map(part, firsts[:1]), _at_once(part, firsts[1:])):
+        done.refused += each.refused
+        done.too_old += each.too_old
+        _check_refused(len(done.refused), done.refused[-1].reason if done.refused else "")
+    return done
+
+
+def _at_once(part: Callable[[int], Delivery], firsts: Sequence[int]) -> Iterator[Delivery]:
+    """The server parses a request on one core: while it does, the next is encoded, packed and sent."""
+    if firsts:
+        with ThreadPoolExecutor(AT_ONCE, "influx") as threads:
+            yield from threads.map(part, firsts)
+
+
+def _deliver(lines: Lines, first: int, write: Write, request_bytes: int) -> Delivery:
+    """Write `lines`, the rows from `first` on; one request, unless it is too large or refused."""
+    done = Delivery()
+    waiting = lines.cut(request_bytes)[::-1]
     while waiting:
         span = waiting.pop()
         verdict = classify(write(lines.take(span)))
@@ -41,11 +70,12 @@ def deliver(lines: Lines, write: Write, *, request_rows: int, request_bytes: int
         if verdict.action is Action.TOO_OLD and (verdict.dropped is not None or len(span) == 1):
             done.too_old += 1 if verdict.dropped is None else verdict.dropped
         elif len(span) == 1:
-            done.refused.append(Refusal(span.start, verdict.reason))
+            done.refused.append(Refusal(first + span.start, verdict.reason))
         else:
             middle = len(span) // 2
             waiting += [span[middle:], span[:middle]]
-        _check_refused(done, verdict)
+        said = verdict.dropped if verdict.action is Action.SPLIT and verdict.dropped is not None else 0
+        _check_refused(max(len(done.refused), said), verdict.reason)  # the server's own count spares the search
     return done
 
 
@@ -59,11 +89,10 @@ def check(verdict: Verdict) -> None:
         raise StoreRefusedError(f"InfluxDB refuses: {verdict.reason}", hint=verdict.hint)
 
 
-def _check_refused(done: Delivery, verdict: Verdict) -> None:
-    """So many bad rows are none: their fault is the bucket's. The server's own count spares the search."""
-    said = verdict.dropped if verdict.action is Action.SPLIT and verdict.dropped is not None else 0
-    if max(len(done.refused), said) > MOST_REFUSED_ROWS:
+def _check_refused(rows: int, reason: str) -> None:
+    """So many bad rows are none: their fault is the bucket's."""
+    if rows > MOST_REFUSED_ROWS:
         raise StoreRefusedError(
-            f"InfluxDB refuses more than {MOST_REFUSED_ROWS} rows of one flush: {verdict.reason}",
+            f"InfluxDB refuses more than {MOST_REFUSED_ROWS} rows of one flush: {reason}",
             hint="mend the bucket, or set influx.bucket to a fresh one; nothing goes on before",
         )

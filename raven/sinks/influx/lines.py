@@ -1,6 +1,6 @@
 """Trades as line protocol, built in columns: one line a trade, cut into requests. Pure.
 
-    trades,venue=BINANCE_SPOT,symbol=BTCUSDT,side=buy price=60000.0,quantity=0.5,trade_id=7i,… 1723161600000000007
+    trades,side=buy,symbol=BTCUSDT,venue=BINANCE_SPOT price=60000.0,quantity=0.5,trade_id=7i,… 1723161600000000007
 
 InfluxDB overwrites a point of the same tags and time. So a point's time is the millisecond of `ts_event` and, in
 nanoseconds below it, the last six digits of the trade id: unique, and the same on every rewrite and for every
@@ -21,7 +21,8 @@ import polars as pl
 from raven.sinks.store import Refusal
 
 MEASUREMENT: Final = "trades"
-TAGS: Final = ("venue", "symbol", "side")
+TAGS: Final = ("side", "symbol", "venue")
+"""In the order in which InfluxDB keeps them."""
 FLOATS: Final = ("price", "quantity")
 IDS_PER_MS: Final = 1_000_000
 
@@ -45,13 +46,12 @@ class Lines:
         """The lines of the rows in `span`."""
         return self.data[self.offsets[span.start] : self.offsets[span.stop]]
 
-    def cut(self, *, request_rows: int, request_bytes: int) -> list[range]:
-        """The rows of each request: at most `request_rows` and `request_bytes`, but always one row."""
+    def cut(self, most_bytes: int) -> list[range]:
+        """The rows of each request of at most `most_bytes`; a longer row goes alone."""
         ends = [0]
         while ends[-1] < len(self):
-            first = ends[-1]
-            fitting = int(np.searchsorted(self.offsets, self.offsets[first] + request_bytes, side="right")) - 1
-            ends.append(min(max(fitting, first + 1), first + request_rows, len(self)))
+            fitting = int(np.searchsorted(self.offsets, self.offsets[ends[-1]] + most_bytes, side="right")) - 1
+            ends.append(max(fitting, ends[-1] + 1))
         return [range(first, last) for first, last in pairwise(ends)]
 
 
@@ -60,8 +60,8 @@ def encode_lines(trades: pl.DataFrame) -> Lines:
     trades = trades.rechunk()  # Polars 2.1 panics when it formats columns that lie in chunks of their own
     event_us = pl.col("ts_event").to_physical()
     line = pl.format(
-        f"{MEASUREMENT},venue={{}},symbol={{}},side={{}} "
-        "price={},quantity={},trade_id={}i,ts_event_us={}i,ts_recv_us={}i,origin={}i {}\n",
+        f"{MEASUREMENT},side={{}},symbol={{}},venue={{}} price={{}},quantity={{}},"
+        "trade_id={}i,ts_event_us={}i,ts_recv_us={}i,origin={}i {}\n",
         *(_escaped(trades, tag) for tag in TAGS),
         *FLOATS,
         "trade_id",

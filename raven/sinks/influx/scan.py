@@ -81,9 +81,12 @@ def scan_trades(
         client.close()
 
     def read(
-        columns: list[str] | None, predicate: pl.Expr | None, rows: int | None, page_rows: int | None
+        columns: list[str] | None,
+        predicate: pl.Expr | None,
+        rows: int | None,
+        batch_rows: int | None,  # noqa: ARG001 - Polars' wish; a page is what suits the server
     ) -> Iterator[pl.DataFrame]:
-        for page in _pages(scan, page_rows or PAGE_ROWS):
+        for page in _pages(scan):
             found = page if predicate is None else page.filter(predicate)
             if rows is not None:
                 found, rows = found[:rows], rows - found.height
@@ -94,12 +97,12 @@ def scan_trades(
     return register_io_source(read, schema=polars_schema(TRADES.schema), is_pure=True)
 
 
-def _pages(scan: _Scan, page_rows: int) -> Iterator[pl.DataFrame]:
-    """All trades of `scan`, at most about `page_rows` at a time."""
+def _pages(scan: _Scan) -> Iterator[pl.DataFrame]:
+    """All trades of `scan`, at most about PAGE_ROWS at a time."""
     columns = [*TAGS, *FLOATS, "trade_id", "origin", *_TIMES.values()]
     client = Client(scan.settings)
     try:
-        for points in _points(client, scan, columns, page_rows):
+        for points in _points(client, scan, columns):
             trades = points.select(
                 pl.from_epoch(_TIMES[name], time_unit="us").dt.replace_time_zone("UTC").alias(name)
                 if name in _TIMES
@@ -116,20 +119,20 @@ def _pages(scan: _Scan, page_rows: int) -> Iterator[pl.DataFrame]:
         client.close()
 
 
-def _points(client: Client, scan: _Scan, columns: Sequence[str], page_rows: int) -> Iterator[pl.DataFrame]:
+def _points(client: Client, scan: _Scan, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
     """The points of `scan`, with their `time`.
 
     A full page may end amid points of one time (of several symbols): those come with the next. A page that is not
     full is the last one, or one that the server broke off, which CSV does not tell: so what is left is asked for.
     """
-    start, limit = scan.first_ns, page_rows
+    start, limit = scan.first_ns, PAGE_ROWS
     while True:
         text = select(columns, scan.equal, first_ns=start, after_ns=scan.after_ns, rows=limit)
         points = _csv(_asked(client, text, accept="text/csv"), columns)
         times = points.get_column("time")
         if points.height >= limit:
             whole = points.filter(times < times[-1])
-            limit = page_rows if whole.height else limit * 2
+            limit = PAGE_ROWS if whole.height else limit * 2
             start = times[-1] if whole.height else start
             yield whole
             continue

@@ -16,7 +16,7 @@ from raven.sinks.dead_letters import DeadLetters
 from raven.sinks.encode import TRADES, encode_trades, row_count
 from raven.sinks.influx.client import Client
 from raven.sinks.influx.delivery import TOO_OLD, Delivery, check, deliver
-from raven.sinks.influx.lines import encode_lines, unwritable
+from raven.sinks.influx.lines import unwritable
 from raven.sinks.influx.progress import Progress, Target, load, save
 from raven.sinks.influx.responses import Action, classify
 from raven.sinks.store import Refusal, StoreRefusedError, TradeFlush, WriteResult
@@ -123,7 +123,7 @@ class InfluxTradeStore:
             rows = rows.filter(~rows.is_in([refusal.row for refusal in refused]))
         limits = self._settings
         delivery = deliver(
-            encode_lines(trades[rows] if refused else trades),
+            trades[rows] if refused else trades,
             self._client.write,
             request_rows=limits.request_rows,
             request_bytes=limits.request_bytes,

@@ -57,7 +57,7 @@ _HYPERTABLES: Final = """
 
 @dataclass(frozen=True, slots=True)
 class DatabaseFacts:
-    """What `init_db` found afterwards.
+    """What `init_db` and `examine` find.
 
     `timescaledb` and `license` are None in plain PostgreSQL. `hypertables` are those of Raven's tables that are one,
     `compressed` those of them that are compressed after a while.
@@ -97,9 +97,22 @@ def init_db(url: str, *, timeout_s: float) -> DatabaseFacts:
     )  # psql's own
     with session(url, timeout_s=timeout_s, patient=True) as opened:
         opened.script(statements)
-        for layout in BARS.values():
-            check(opened, layout)
-        return _facts(opened)
+        return _checked(opened)
+
+
+def examine(url: str, *, timeout_s: float) -> DatabaseFacts:
+    """Check the tables of all bars and change nothing; an answer is waited for `timeout_s`.
+
+    Raises StoreUnavailableError when the server cannot be reached, StoreRefusedError when something needs mending.
+    """
+    with session(url, timeout_s=timeout_s) as opened:
+        return _checked(opened)
+
+
+def _checked(opened: Session) -> DatabaseFacts:
+    for layout in BARS.values():
+        check(opened, layout)
+    return _facts(opened)
 
 
 def check(opened: Session, layout: Layout) -> None:

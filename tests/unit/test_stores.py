@@ -1,0 +1,105 @@
+"""Which stores are in force, and what they are made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from raven.cli.exchange import simulated
+from raven.errors import SettingsError
+from raven.settings import InfluxSettings, Settings, TimescaleSettings, load
+from raven.sinks.stores import DATABASES, bar_store, database, limits, stores_in_force, trade_store, writer
+
+INFLUX = InfluxSettings(url="http://127.0.0.1:1", token="t", org="o", bucket="b", flush_rows=7, flush_s=0.5)
+TIMESCALE = TimescaleSettings(url="postgresql://raven:secret@127.0.0.1:1/raven")
+
+
+@pytest.mark.parametrize(
+    ("sections", "stores", "trades", "bars"),
+    [
+        ({}, [], ["delta"], ["delta"]),
+        ({"influx": INFLUX}, [], ["influx"], ["delta"]),
+        ({"timescale": TIMESCALE}, [], ["delta"], ["timescale"]),
+        ({"influx": INFLUX, "timescale": TIMESCALE}, [], ["influx"], ["timescale"]),
+        ({"influx": INFLUX, "timescale": TIMESCALE}, ["delta"], ["delta"], ["delta"]),
+        ({"influx": INFLUX}, ["influx", "delta"], ["influx", "delta"], ["delta"]),
+        (
+            {"influx": INFLUX, "timescale": TIMESCALE},
+            ["delta", "timescale", "influx"],
+            ["delta", "influx"],
+            ["delta", "timescale"],
+        ),
+    ],
+)
+def test_where_rows_go(sections: dict[str, object], stores: list[str], trades: list[str], bars: list[str]) -> None:
+    settings = Settings.model_validate({**sections, "stores": stores})
+    assert stores_in_force(settings, "trades") == trades
+    assert stores_in_force(settings, "bars") == bars
+
+
+def test_a_sink_without_a_store_says_so() -> None:
+    settings = Settings.model_validate({"influx": INFLUX, "stores": ["influx"]})
+    assert stores_in_force(settings, "trades") == ["influx"]
+    with pytest.raises(SettingsError, match=r"none that takes bars: influx \(add timescale or delta to it\)"):
+        stores_in_force(settings, "bars")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"stores": ["influx"]}, "influx.url is not set"),
+        ({"stores": ["delta", "timescale"]}, "timescale.url is not set"),
+        ({"stores": ["delta", "delta"]}, "names one twice"),
+        ({"stores": ["postgres"]}, "'influx', 'timescale' or 'delta'"),
+        ({"influx": {"url": "http://127.0.0.1:1", "org": "o"}}, "bucket, token not"),
+        ({"influx": {"url": "influx:8086"}}, "not a URL of this kind"),
+        ({"timescale": {"url": "mysql://raven:secret@127.0.0.1/raven"}}, "it begins with postgresql://"),
+    ],
+)
+def test_settings_that_do_not_fit(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError) as told:
+        Settings.model_validate(values)
+    assert message in str(told.value)
+    assert "secret" not in str(told.value)
+
+
+def test_each_store_has_its_own_limits() -> None:
+    settings = Settings.model_validate({"influx": INFLUX, "store_probe_s": 5})
+    assert (limits(settings, "influx").rows, limits(settings, "influx").age_s) == (7, 0.5)
+    assert limits(settings, "delta").rows == settings.delta.flush_rows
+    assert {limits(settings, store).probe_s for store in ("influx", "timescale", "delta")} == {5}
+
+
+def test_stores_are_made_by_name(tmp_path: Path) -> None:
+    settings = Settings.model_validate({"data": tmp_path, "influx": INFLUX, "timescale": TIMESCALE})
+    assert trade_store("influx", settings, tmp_path).name == "influx"
+    assert trade_store("delta", settings, tmp_path).name == "delta"
+    bars = bar_store("timescale", "tick_imbalance_bars", settings, tmp_path)
+    assert (bars.name, bars.table, bars.kind) == ("timescale", "tick_imbalance_bars", "tick_imbalance_bars")
+    assert database("timescale", "time_bars", settings, tmp_path).table == "time_bars"
+    for name, table in (("delta", "trades"), ("timescale", "trades"), ("mysql", "trades")):
+        with pytest.raises(SettingsError, match=f"no database {name}"):
+            database(name, table, settings, tmp_path)
+    with pytest.raises(SettingsError, match=r"influx\.url is not set"):
+        database(DATABASES["trades"], "trades", Settings(), tmp_path)
+
+
+def test_who_writes_stays_the_same_over_restarts(tmp_path: Path) -> None:
+    first = writer(tmp_path / "bar_persistence-50092")
+    assert first.startswith("bar_persistence-50092-")
+    assert writer(tmp_path / "bar_persistence-50092") == first
+    assert writer(tmp_path / "other" / "bar_persistence-50092") != first
+
+
+def test_what_is_simulated_goes_into_no_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAVEN__INFLUX__URL", "http://127.0.0.1:1")
+    for name in ("TOKEN", "ORG", "BUCKET"):
+        monkeypatch.setenv(f"RAVEN__INFLUX__{name}", "x")
+    monkeypatch.setenv("RAVEN__TIMESCALE__URL", "postgresql://raven@127.0.0.1:1/raven")
+    assert stores_in_force(load(), "trades") == ["influx"]
+    for name, value in simulated(load(), 9443, "SIMULATED").environment.items():
+        monkeypatch.setenv(name, value)
+    settings = load()
+    assert (stores_in_force(settings, "trades"), stores_in_force(settings, "bars")) == (["delta"], ["delta"])

@@ -169,6 +169,7 @@ def test_a_writer_killed_between_copy_and_commit_ends_with_the_same_table(url, t
     assert stored(url).is_empty()
     assert run("committed") == -9
     assert stored(url).equals(some_bars("time_bars", range(10), ticks=1))
+    assert read(url, "SELECT sequence FROM raven_positions")["sequence"].to_list() == [0]
     for moment in ("copied", "stored", "committed", "stored", "committed"):
         assert run(moment) == -9
     assert run("never") == 0
@@ -264,10 +265,13 @@ except StoreUnavailableError as error:
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={"PYTHONPATH": str(PROJECT), "PATH": ""}
     ) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "open\n"
-        proxy.mode = "hang"
-        told, _ = child.communicate("\n", timeout=60)
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "open\n"
+            proxy.mode = "hang"
+            told, _ = child.communicate("\n", timeout=30)
+        finally:
+            child.kill()
     assert told == "no answer within 1 s\n"
     assert child.returncode == 0
     proxy.close()

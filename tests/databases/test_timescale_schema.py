@@ -82,6 +82,15 @@ def test_a_timescale_server_gives_hypertables_of_a_week_a_chunk(postgres, databa
     assert indexes.split() == ["tick_imbalance_bars_identity", "tick_imbalance_bars_latest", "time_bars_identity"]
 
 
+def test_the_apache_edition_has_no_compression_and_the_script_does_not_ask_for_it(postgres, database):
+    if init_db(database, timeout_s=30).license == "timescale":
+        pytest.skip("the community edition has it")
+    asking = SCRIPT.read_text().replace("IS DISTINCT FROM 'timescale'", "IS NULL")
+    with pytest.raises(RuntimeError, match='functionality not supported under the current "apache" license'):
+        postgres.psql(asking, database)
+    init_db(database, timeout_s=30)
+
+
 @pytest.mark.parametrize("kind", list(BAR_SCHEMAS))
 def test_the_latest_bars_of_a_symbol_are_read_from_an_index(server, url, tmp_path, kind):
     store = store_on(url, tmp_path, kind)

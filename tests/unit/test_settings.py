@@ -151,3 +151,11 @@ class TestConfigCommand:
         done = CliRunner().invoke(app, ["config", "server.prot_tibs"])
         assert isinstance(done.exception, InputError)
         assert "did you mean server.port_tibs?" in str(done.exception)
+
+
+@pytest.mark.parametrize("password", ["se/cret", "se#cret", "se?cret"])
+def test_a_password_that_is_not_escaped_is_not_shown_with_the_error_about_it(password: str) -> None:
+    with pytest.raises(SettingsError, match="%XX") as caught:
+        load(timescale={"url": f"postgresql://raven:{password}@db/raven"})
+    assert "cret" not in str(caught.value)
+    assert "'se'" not in str(caught.value)

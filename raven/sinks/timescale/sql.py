@@ -42,7 +42,9 @@ def conninfo(url: str, timeout_s: float) -> str:
     Raises SettingsError, without showing it, when special characters of a password would be taken for something else.
     """
     parts = urlsplit(url)
-    misread = parts.netloc.count("@") > 1 or "@" in parts.path or parts.fragment or _BAD_ESCAPE.search(url)
+    misread = (
+        parts.netloc.count("@") > 1 or "@" in parts.path + parts.query or parts.fragment or _BAD_ESCAPE.search(url)
+    )
     if misread:
         raise SettingsError(
             "timescale.url cannot be read: it has special characters where they mean something else",

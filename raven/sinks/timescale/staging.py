@@ -60,7 +60,8 @@ def store(session: Session, layout: Layout, rows: pl.DataFrame) -> Stored:
         else:
             stored.inserted += counts["inserted"]
             stored.replaced += counts["replaced"]
-            session.script(EMPTY_STAGING)
+            if pieces:
+                session.script(EMPTY_STAGING)
         session.script(PIECE_DONE)
     return stored
 

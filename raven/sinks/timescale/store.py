@@ -117,11 +117,12 @@ class TimescaleBarStore:
             check(session, self._layout)
             session.run(make_staging(self._layout))
             positions = session.run(POSITIONS, (self._writer, self.table)).to_pylist()
-            self._rows = session.run(ESTIMATED_ROWS, (self.table,)).column("rows")[0].as_py()
+            estimated: int = session.run(ESTIMATED_ROWS, (self.table,)).column("rows")[0].as_py()
         except BaseException:
             session.close()
             raise
         self._positions = {row["upstream"]: Cursor(row["journal_id"], row["sequence"]) for row in positions}
+        self._rows = max(self._rows, estimated)  # the server looks now and then, and not at all at first
         self._session = session
 
     @contextmanager

@@ -1,0 +1,200 @@
+"""What can be said about the store in PostgreSQL without a server: errors, statements, connection strings, filters."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from urllib.parse import parse_qs, urlsplit
+
+import polars as pl
+import pytest
+
+from raven.errors import SettingsError
+from raven.sinks.encode import BARS
+from raven.sinks.store import StoreRefusedError, StoreUnavailableError
+from raven.sinks.timescale.errors import RowRefusedError, classify, explain
+from raven.sinks.timescale.predicates import Comparison, comparisons
+from raven.sinks.timescale.sql import conflict_columns, conninfo, make_staging, select, session_settings, upsert
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "verdict", "advice"),
+    [
+        ("08006", "retry", ""),
+        ("0A000", "mend", "PostgreSQL"),
+        ("22008", "row", ""),
+        ("22021", "row", ""),
+        ("22P03", "mend", "raven init-db"),
+        ("23502", "mend", "default"),
+        ("23505", "row", ""),
+        ("23514", "row", ""),
+        ("25006", "retry", "standby"),
+        ("25P03", "retry", ""),
+        ("28000", "mend", "pg_hba.conf"),
+        ("28P01", "mend", "password"),
+        ("3D000", "mend", "create the database"),
+        ("3F000", "mend", "raven init-db"),
+        ("40001", "retry", ""),
+        ("40P01", "retry", ""),
+        ("42501", "mend", "grant"),
+        ("42703", "mend", "raven init-db"),
+        ("42804", "mend", "raven init-db"),
+        ("42P01", "mend", "raven init-db"),
+        ("42P10", "mend", "unique index"),
+        ("53100", "retry", "disk of the database is full"),
+        ("53200", "retry", "memory"),
+        ("53300", "retry", "max_connections"),
+        ("54000", "row", ""),
+        ("55000", "mend", ""),
+        ("55P03", "retry", "lock"),
+        ("57014", "retry", "in time"),
+        ("57P01", "retry", ""),
+        ("57P03", "retry", ""),
+        ("58030", "retry", ""),
+        ("P0001", "row", ""),
+        ("XX000", "retry", ""),
+    ],
+)
+def test_what_a_code_of_the_server_asks_for(sqlstate, verdict, advice):
+    fault = classify(sqlstate, "password authentication failed")
+    assert fault.verdict == verdict
+    assert advice in fault.hint
+
+
+TO_SERVER = 'IO: [libpq] Failed to connect: connection to server at "127.0.0.1", port 5432 failed: '
+
+
+@pytest.mark.parametrize(
+    ("said", "verdict", "advice"),
+    [
+        ('FATAL:  password authentication failed for user "raven"', "mend", "password"),
+        ("fe_sendauth: no password supplied", "mend", "password"),
+        ('FATAL:  role "nobody" does not exist', "mend", "right user"),
+        ('FATAL:  role "nobody" is not permitted to log in', "mend", "right user"),
+        ('FATAL:  database "none" does not exist', "mend", "create the database"),
+        ('FATAL:  permission denied for database "raven"', "mend", "grant"),
+        ('FATAL:  no pg_hba.conf entry for host "10.0.0.1", user "raven", database "raven"', "mend", "pg_hba.conf"),
+        ("server does not support SSL, but SSL was required", "mend", "sslmode"),
+        ("SSL error: certificate verify failed", "mend", "sslmode"),
+        ('root certificate file "/x/root.crt" does not exist', "mend", "sslmode"),
+        ("Connection refused\n\tIs the server running on that host?", "retry", "is it running"),
+        ("timeout expired", "retry", "does not answer"),
+        ("FATAL:  the database system is starting up", "retry", ""),
+        ("FATAL:  the database system is shutting down", "retry", ""),
+        ("FATAL:  the database system is in recovery mode", "retry", ""),
+        ("FATAL:  sorry, too many clients already", "retry", "max_connections"),
+        ("FATAL:  remaining connection slots are reserved for roles with …", "retry", "max_connections"),
+        ("FATAL:  could not write init file: No space left on device", "retry", "disk of the database is full"),
+        ("server closed the connection unexpectedly", "retry", ""),
+        ("FATAL:  Passwort-Authentifizierung fehlgeschlagen", "retry", ""),
+    ],
+)  # fmt: skip
+def test_what_a_connection_that_fails_asks_for(said, verdict, advice):
+    error = explain(None, f"{TO_SERVER}{said}\n", [])
+    wanted = {"retry": StoreUnavailableError, "mend": StoreRefusedError}[verdict]
+    assert type(error) is wanted
+    assert advice in error.hint
+    assert "\n" not in str(error)
+    assert "libpq" not in str(error)
+    assert 'at "127.0.0.1", port 5432' in error.message
+
+
+@pytest.mark.parametrize("said", ['invalid URI query parameter: "x"', 'invalid sslmode value: "maybe"', "missing host"])
+def test_a_url_that_the_driver_does_not_understand_is_to_be_mended(said):
+    error = explain(None, f"IO: [libpq] Failed to connect: {said}\n", [])
+    assert type(error) is StoreRefusedError
+    assert error.message == said
+
+
+def test_an_unknown_host_may_be_known_later():
+    said = 'could not translate host name "db" to address: Name or service not known'
+    assert type(explain(None, f"IO: [libpq] Failed to connect: {said}\n", [])) is StoreUnavailableError
+
+
+def test_an_error_says_what_the_server_said_and_where():
+    details = [
+        (b"PG_DIAG_MESSAGE_PRIMARY", b"invalid byte sequence"),
+        (b"PG_DIAG_CONTEXT", b"COPY raven_staging, line 1, column symbol"),
+        (b"PG_DIAG_MESSAGE_DETAIL", b"it is 0x00"),
+        (b"PG_DIAG_MESSAGE_HINT", b"look at it"),
+    ]
+    error = explain("22021", "INVALID_DATA: whatever", details)
+    assert type(error) is RowRefusedError
+    assert str(error) == "column symbol: invalid byte sequence: it is 0x00 (SQLSTATE 22021) (look at it)"
+    assert explain("53100", "IO: could not extend file\n", []).message == "could not extend file (SQLSTATE 53100)"
+    assert explain(None, "\n", []).message == "the connection failed"
+
+
+def test_a_connection_says_who_it_is_and_notices_a_dead_host():
+    url = conninfo("postgresql://raven:p%40ss@db:5432/raven?sslmode=require&application_name=mine", 7.2)
+    parts = urlsplit(url)
+    assert parts.netloc == "raven:p%40ss@db:5432"
+    assert {name: value for name, (value,) in parse_qs(parts.query).items()} == {
+        "sslmode": "require",
+        "application_name": "mine",
+        "connect_timeout": "8",
+        "keepalives_idle": "30",
+        "keepalives_interval": "10",
+        "keepalives_count": "3",
+        "tcp_user_timeout": "7200",
+    }
+    assert "application_name=raven" in conninfo("postgresql://db/raven", 1)
+
+
+@pytest.mark.parametrize("password", ["a@b", "a/b", "a#b", "a%b", "100%", "%zz", "1/2", "1?2", "1#2"])
+def test_a_password_that_is_not_escaped_is_refused_and_not_shown(password):
+    with pytest.raises(SettingsError, match="special characters") as caught:
+        conninfo(f"postgresql://raven:{password}@db/raven", 1)
+    assert password not in str(caught.value)
+
+
+def test_the_server_gives_up_before_the_client_does():
+    assert "set_config('statement_timeout', '27000', false)" in session_settings(30)
+    assert "set_config('lock_timeout', '15000', false)" in session_settings(30)
+    assert "'0'" not in session_settings(0.0001)  # that would be no limit
+
+
+def test_statements_name_every_column_and_hold_no_value():
+    for kind, key in (("time_bars", ["open_time"]), ("tick_imbalance_bars", ["first_trade_id", "open_time"])):
+        layout = BARS[kind]
+        assert conflict_columns(layout) == ["venue", "symbol", "spec", *key]
+        statement = upsert(layout)
+        for name in layout.schema.names:
+            assert statement.count(f'"{name}" = excluded."{name}"') == (name not in conflict_columns(layout))
+            assert f'"{name}"' in make_staging(layout)
+    assert select(BARS["time_bars"], ["open"], [], None) == 'SELECT "open" FROM time_bars'
+    assert select(BARS["time_bars"], ["open"], ['"spec" = $1', '"symbol" = $2'], 3).endswith(
+        ' WHERE "spec" = $1 AND "symbol" = $2 LIMIT 3'
+    )
+
+
+def test_of_a_filter_only_what_is_understood_goes_to_the_server():
+    time = datetime(2024, 1, 1, tzinfo=UTC)
+    symbol = pl.col("symbol")
+    assert comparisons(None) == []
+    assert comparisons((symbol == "BTC") & (pl.col("open_time") < time) & (pl.col("vwap") > 1)) == [
+        Comparison("symbol", "=", "BTC"),
+        Comparison("open_time", "<", 1_704_067_200_000_000),
+    ]
+    for no in ((symbol == "BTC") | (symbol == "ETH"), ~(symbol == "BTC"), symbol != "BTC", symbol > "B"):
+        assert comparisons(no) == []
+    for no in (symbol == "A\0", symbol == pl.col("spec"), symbol.str.to_lowercase() == "btc", pl.col("vwap") == 1.0):
+        assert comparisons(no) == []
+
+
+def test_times_of_a_filter_are_understood_as_polars_hands_them_over():
+    seen: list[list[Comparison]] = []
+
+    def rows(_columns, predicate, _rows, _batch):
+        seen.append(comparisons(predicate))
+        yield pl.DataFrame(schema=dtypes)
+
+    dtypes = {"symbol": pl.String, "open_time": pl.Datetime("us", "UTC")}
+    lazy = pl.io.plugins.register_io_source(rows, schema=dtypes)
+    time = datetime(2024, 1, 1, tzinfo=UTC)
+    lazy.filter(pl.col("open_time") >= time, pl.col("symbol") == "BTC").collect()
+    lazy.filter(pl.col("open_time") < pl.lit(time)).collect()
+    assert sorted(seen[0], key=lambda each: each.column) == [
+        Comparison("open_time", ">=", 1_704_067_200_000_000),
+        Comparison("symbol", "=", "BTC"),
+    ]
+    assert seen[1] == [Comparison("open_time", "<", 1_704_067_200_000_000)]

@@ -25,9 +25,8 @@ check: $(VENV)/.dev ## format, lint, types, layers, unit and property tests
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q -n 4 --dist worksteal tests/unit
 
-test: $(VENV)/.dev tools servers ## all tests, real databases, real processes and real recorded data included
-	$(BIN)/pytest -q -n 4 --dist worksteal tests/unit
-	$(BIN)/pytest -q tests/databases
+test: check tools servers ## all tests, real databases, real processes and real recorded data included
+	$(BIN)/pytest -q -n 2 --dist worksteal tests/databases
 	$(BIN)/pytest -q tests/e2e
 
 format: $(VENV)/.dev

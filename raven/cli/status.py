@@ -84,6 +84,11 @@ def status_tables(results: Mapping[str, control_pb2.StatusResponse | UpstreamErr
             ("service", "store", "state", "stored>", "backlog rows>", "backlog>", "dead>", "last stored>"),
             stores,
         )
+        for name, answer in results.items():
+            for store in [] if isinstance(answer, UpstreamError) else answer.stores:
+                if store.healthy and store.last_error:
+                    ago = output.duration((now_us() - store.last_error_us) / 1e6)
+                    output.console.print(f"[dim]{name}: {ago} ago: {escape(store.last_error)}[/]", soft_wrap=True)
     counted = [
         [name, *(_counter(answer, counter) for counter in COUNTED.values()), _offset(answer)]
         for name, answer in results.items()

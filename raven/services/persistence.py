@@ -100,5 +100,6 @@ def _status(sink: AnySink, followers: Mapping[str, Follower]) -> control_pb2.Sto
         name=worker.store.name, table=worker.store.table, healthy=not worker.problem, error=worker.problem,
         error_since_us=worker.problem_since_us, backlog_rows=sum(backlog.behind_rows for backlog in behind),
         backlog_s=max(0, now_us() - oldest_us) / 1e6 if oldest_us else 0.0, stored_rows=worker.stored_rows,
-        dead_rows=worker.dead_rows, last_stored_us=worker.last_stored_us,
+        dead_rows=worker.dead_rows, last_stored_us=worker.last_stored_us, last_error=worker.last_error,
+        last_error_us=worker.last_error_us,
     )  # fmt: skip

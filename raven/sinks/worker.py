@@ -22,7 +22,7 @@ class StoreWorker(Generic[S]):
 
     - `label`: `<store>/<table>`, as metrics and messages name it.
     - `problem`, `problem_since_us`: why it cannot be written now, and since when (UTC, microseconds); empty and 0 when
-      it can.
+      it can. `last_error`, `last_error_us`: the last one, also when it is over.
     - `stored_rows`, `dead_rows`, `last_stored_us`: since it was made.
 
     A store that is down is tried after short and then longer times; one that needs mending every `probe_s` or so.
@@ -33,6 +33,8 @@ class StoreWorker(Generic[S]):
         self.label = f"{store.name}/{store.table}"
         self.problem = ""
         self.problem_since_us = 0
+        self.last_error = ""
+        self.last_error_us = 0
         self.stored_rows = self.dead_rows = self.last_stored_us = 0
         self._telemetry = telemetry
         self._probe_s = probe_s
@@ -86,7 +88,8 @@ class StoreWorker(Generic[S]):
         text = f"{self.label}: {error}"
         if not self.problem:
             self.problem_since_us = now_us()
-        self.problem = text
+        self.problem = self.last_error = text
+        self.last_error_us = now_us()
         self._telemetry.add("retries", store=self.label)
         self._telemetry.set("store_up", 0, store=self.label)
         if isinstance(error, StoreRefusedError):

@@ -238,6 +238,7 @@ async def test_a_store_that_is_down_at_the_start_is_opened_when_it_is_back(tmp_p
     async with asyncio.timeout(10):
         await sink.ready.wait()
     assert (sink.problem, sink.worker.problem_since_us) == ("", 0)
+    assert sink.worker.last_error == "delta/trades: the disk is away"
     run.cancel()
     await asyncio.gather(run, return_exceptions=True)
     await sink.close()

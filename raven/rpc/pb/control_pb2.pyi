@@ -154,7 +154,7 @@ class Link(_message.Message):
     def __init__(self, name: _Optional[str] = ..., target: _Optional[str] = ..., connected: _Optional[bool] = ..., error: _Optional[str] = ..., cursor: _Optional[_Union[_market_data_pb2.Cursor, _Mapping]] = ..., lag_us: _Optional[int] = ..., needed: _Optional[bool] = ...) -> None: ...
 
 class Store(_message.Message):
-    __slots__ = ("name", "table", "healthy", "error", "error_since_us", "backlog_rows", "backlog_s", "stored_rows", "dead_rows", "last_stored_us")
+    __slots__ = ("name", "table", "healthy", "error", "error_since_us", "backlog_rows", "backlog_s", "stored_rows", "dead_rows", "last_stored_us", "last_error", "last_error_us")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TABLE_FIELD_NUMBER: _ClassVar[int]
     HEALTHY_FIELD_NUMBER: _ClassVar[int]
@@ -165,6 +165,8 @@ class Store(_message.Message):
     STORED_ROWS_FIELD_NUMBER: _ClassVar[int]
     DEAD_ROWS_FIELD_NUMBER: _ClassVar[int]
     LAST_STORED_US_FIELD_NUMBER: _ClassVar[int]
+    LAST_ERROR_FIELD_NUMBER: _ClassVar[int]
+    LAST_ERROR_US_FIELD_NUMBER: _ClassVar[int]
     name: str
     table: str
     healthy: bool
@@ -175,7 +177,9 @@ class Store(_message.Message):
     stored_rows: int
     dead_rows: int
     last_stored_us: int
-    def __init__(self, name: _Optional[str] = ..., table: _Optional[str] = ..., healthy: _Optional[bool] = ..., error: _Optional[str] = ..., error_since_us: _Optional[int] = ..., backlog_rows: _Optional[int] = ..., backlog_s: _Optional[float] = ..., stored_rows: _Optional[int] = ..., dead_rows: _Optional[int] = ..., last_stored_us: _Optional[int] = ...) -> None: ...
+    last_error: str
+    last_error_us: int
+    def __init__(self, name: _Optional[str] = ..., table: _Optional[str] = ..., healthy: _Optional[bool] = ..., error: _Optional[str] = ..., error_since_us: _Optional[int] = ..., backlog_rows: _Optional[int] = ..., backlog_s: _Optional[float] = ..., stored_rows: _Optional[int] = ..., dead_rows: _Optional[int] = ..., last_stored_us: _Optional[int] = ..., last_error: _Optional[str] = ..., last_error_us: _Optional[int] = ...) -> None: ...
 
 class StatusRequest(_message.Message):
     __slots__ = ()

@@ -9,7 +9,11 @@ import sysconfig
 from importlib.metadata import version
 from pathlib import Path
 
+import pytest
+
 PROJECT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.e2e
 
 
 def test_the_script_of_the_tables_is_installed(tmp_path):

@@ -26,13 +26,13 @@ from raven.rpc.consumer import Consumer
 from raven.rpc.cursors import from_message
 from raven.rpc.pb import control_pb2, market_data_pb2
 from raven.rpc.streams import until
+from raven.rpc.wishes import NOWHERE, Wishes
 from raven.telemetry import Telemetry
 
 LEAVE_S: Final = 8.0
 """How long a stop waits for what lies before it; an answer that came sooner would end downstream too early."""
 
 FREE_AFTER_S: Final = 15.0
-NOWHERE: Final = Cursor("", 0)
 GRANTED = (
     control_pb2.SYMBOL_STATE_STREAMING,
     control_pb2.SYMBOL_STATE_WAITING,
@@ -76,36 +76,30 @@ class Follower:
         self.consumer = consumer
         self._telemetry = telemetry
         self._client = Client(target, access)
-        self._wanted: set[Instrument] = set()
-        self._granted: set[Instrument] = set()
-        self._joining: set[Instrument] = set()
-        self._leaving: set[Instrument] = set()  # the upstream is not told yet
-        self._ending: dict[Instrument, Cursor] = {}  # told; rows up to there are still taken
+        self._wishes = Wishes()
         self._left = asyncio.Event()
         self._may_hold = True  # the upstream may keep batches, or collect symbols, for this consumer
-        self._session_starts: dict[Instrument, Cursor] = {}
-        self.refused: dict[Instrument, str] = {}
         self._changed = asyncio.Event()
 
     @property
     def is_wanted(self) -> bool:
         """Whether anything is wanted of the upstream."""
-        return bool(self._wanted)
+        return bool(self._wishes.wanted)
 
     @property
     def is_needed(self) -> bool:
         """Whether anything is wanted of the upstream, or still to be taken."""
-        return bool(self._wanted or self._leaving or self._ending)
+        return bool(self._wishes)
+
+    @property
+    def refused(self) -> dict[Instrument, str]:
+        """What is wanted and the upstream refuses, and why."""
+        return self._wishes.refusals
 
     async def add(self, instruments: Sequence[Instrument], *, joining: bool) -> list[control_pb2.SymbolResult]:
         """Want `instruments`; `joining`: the position does not cover them yet. Refused ones are not kept."""
-        self._wanted.update(instruments)
-        self._leaving.difference_update(instruments)
-        for instrument in instruments:
-            self._ending.pop(instrument, None)
-        if joining:
-            self._joining.update(instruments)  # their rows are taken from where they begin, not before
-        else:
+        self._wishes.want(instruments, joining=joining)
+        if not joining:
             self.consumer.want(self.name, instruments)
         try:
             results = await self._request(instruments, is_new=joining)
@@ -122,29 +116,16 @@ class Follower:
                 for instrument in instruments
             ]
         if joining:
-            self._forget_refused(instruments)
+            self._wishes.drop_refused(instruments)
         self._changed.set()
         return results
-
-    def _forget_refused(self, instruments: Sequence[Instrument]) -> None:
-        """What was refused when it was first asked for is not wanted here."""
-        refused = {instrument for instrument in instruments if instrument in self.refused}
-        self._wanted -= refused
-        self._joining -= refused
-        for instrument in refused:
-            del self.refused[instrument]
 
     async def remove(self, instruments: Iterable[Instrument]) -> None:
         """Want `instruments` no more; returns when their last rows were taken, or after `LEAVE_S`.
 
         An upstream that cannot be reached is told when it can be again; what was there is taken then.
         """
-        leaving = self._wanted & set(instruments)
-        self._wanted -= leaving
-        self._granted -= leaving
-        self._leaving |= leaving
-        for instrument in leaving:
-            self.refused.pop(instrument, None)
+        leaving = self._wishes.leave(instruments)
         try:
             await self._release()
         except UpstreamError:
@@ -153,16 +134,14 @@ class Follower:
         await self._leave_ended()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LEAVE_S if self.consumer.ready.is_set() else 0):
-                while leaving & self._ending.keys():
+                while leaving & set(self._wishes.ending):
                     self._left.clear()
                     await self._left.wait()
 
     def resume_leaving(self, instruments: Sequence[Instrument], *, joining: Sequence[Instrument]) -> None:
         """They were stopped before a restart; `joining`: those that the position did not cover yet."""
         self.consumer.want(self.name, [one for one in instruments if one not in joining])
-        self._joining.update(joining)
-        self._session_starts.update(dict.fromkeys(joining, NOWHERE))
-        self._leaving.update(instruments)
+        self._wishes.resume_leaving(instruments, joining=joining)
         self._changed.set()
 
     async def acknowledge(self, cursor: Cursor | None) -> None:
@@ -189,9 +168,9 @@ class Follower:
             try:
                 await self._release()
                 await self._leave_ended()
-                if not self._wanted and not self._ending:
+                if not self._wishes.wanted and not self._wishes.ending:
                     continue
-                await self._request(sorted(self._wanted - self._granted))
+                await self._request(self._wishes.not_granted)
                 await self._rewind_for_joining()
                 position = None if begin_earliest else self.consumer.position(self.name)
                 begin: Begin = "earliest" if position is None else position
@@ -200,8 +179,7 @@ class Follower:
             except UnknownJournalError as error:
                 self._telemetry.warning("journal_changed", f"{error}; going on by trade ids from its beginning")
                 begin_earliest = True
-                self._leaving.update(self._ending)  # where they ended is to be asked of the new journal
-                self._ending.clear()
+                self._wishes.journal_changed()
             except UpstreamError as error:
                 await self._lost(error, backoff)
 
@@ -211,7 +189,7 @@ class Follower:
             self._telemetry.add("reconnects", peer=self.name)
         self.connected = False
         self.error = str(error)
-        self._granted.clear()
+        self._wishes.connection_lost()
         await asyncio.sleep(backoff.next_s())
 
     async def _until_wanted(self) -> None:
@@ -250,7 +228,7 @@ class Follower:
                 self._telemetry.set("lag_us", self.lag_us, upstream=self.name)
                 self._telemetry.add("bytes", len(payload), upstream=self.name)
                 await self.consumer.take(self.name, batch, meta)
-                if self._ending:
+                if self._wishes.ending:
                     await self._leave_ended()
         self._changed.clear()
 
@@ -264,60 +242,36 @@ class Follower:
         for result in results:
             instrument = Instrument(result.venue, result.symbol)
             if result.state in GRANTED:
-                self._granted.add(instrument)
-                self._session_starts[instrument] = from_message(result.session_start)
-                self.refused.pop(instrument, None)
-            elif self.refused.get(instrument) != result.message:
-                self.refused[instrument] = result.message
-                if not is_new:
-                    self._telemetry.error("symbol_refused", f"{self.name} refuses {result.symbol}: {result.message}")
+                self._wishes.grant(instrument, from_message(result.session_start))
+            elif self._wishes.refuse(instrument, result.message) and not is_new:
+                self._telemetry.error("symbol_refused", f"{self.name} refuses {result.symbol}: {result.message}")
         return results
 
     async def _release(self) -> None:
         """Tell the upstream what is wanted no more; it answers up to where that is to be taken."""
-        leaving = sorted(self._leaving)
-        ends: dict[Instrument, Cursor] = {}
+        leaving = self._wishes.leaving
+        ends = dict.fromkeys(leaving, NOWHERE)
         for venue, symbols in _by_venue(leaving):
             for result in await self._client.stop(symbols, venue=venue, requester=self._requester):
                 ends[Instrument(result.venue, result.symbol)] = from_message(result.session_end)
-        for instrument in leaving:
-            if instrument in self._leaving:  # it may have been wanted again meanwhile
-                end = self._ending[instrument] = ends.get(instrument, NOWHERE)
-                if self._session_starts.get(instrument) == NOWHERE:  # where it began was forgotten in the restart
-                    self._session_starts[instrument] = Cursor(end.journal_id, 0)
-        self._leaving.difference_update(leaving)  # more may have left meanwhile
+        self._wishes.told(ends)
 
     async def _leave_ended(self) -> None:
         """Leave what was taken up to its end, and what never joined."""
         if not self.consumer.ready.is_set():
             return
-        here = self.consumer.position(self.name)
-        ended = [instrument for instrument, end in self._ending.items() if self._is_over(instrument, end, here)]
+        ended = self._wishes.take_over(self.consumer.position(self.name))
         if ended:
-            self._joining.difference_update(ended)
-            for instrument in ended:
-                del self._ending[instrument]
-                self._session_starts.pop(instrument, None)
             await self.consumer.leave(self.name, ended)
             self._left.set()
             if not self.is_needed:
                 self._changed.set()  # there is nothing to follow any more
 
-    def _is_over(self, instrument: Instrument, end: Cursor, here: Cursor | None) -> bool:
-        """Whether all of a session that ended at `end` was taken by a consumer that is `here`."""
-        if end.sequence == 0:
-            return True
-        if instrument in self._joining:
-            return instrument not in self._session_starts  # it never began
-        return here is not None and here.journal_id == end.journal_id and here.sequence >= end.sequence
-
     async def _rewind_for_joining(self) -> None:
-        joined = sorted(self._joining & self._session_starts.keys() & (self._granted | self._ending.keys()))
-        if joined:
-            first = min((self._session_starts[one] for one in joined), key=lambda cursor: cursor.sequence)
-            is_only = self._joining >= self._wanted | self._ending.keys()
-            await self.consumer.rewind(self.name, first, joined, forward=is_only)
-            self._joining.difference_update(joined)
+        joined = self._wishes.rewind()
+        if joined is not None:
+            instruments, first, is_all = joined
+            await self.consumer.rewind(self.name, first, instruments, forward=is_all)
 
 
 def _by_venue(instruments: Iterable[Instrument]) -> list[tuple[str, list[str]]]:

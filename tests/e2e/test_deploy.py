@@ -249,6 +249,14 @@ SIMULATED = {
 }
 
 
+def test_the_servers_of_tests_can_be_composed() -> None:
+    done = compose(ROOT / "tests" / "servers", "config", "--format", "json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["services"]
+    assert found.keys() == {"timescale", "postgres", "influx"}
+    assert all(port["host_ip"] == "127.0.0.1" for service in found.values() for port in service["ports"])
+
+
 class TestRunning:
     """Every service with its environment of the composition, each on a machine of its name; Delta Lake stores."""
 

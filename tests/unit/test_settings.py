@@ -169,7 +169,7 @@ def test_a_password_that_is_not_escaped_is_not_shown_with_the_error_about_it(pas
     ],
 )  # fmt: skip
 def test_nothing_of_a_database_url_is_shown_with_the_error_about_it(url: str) -> None:
-    with pytest.raises(SettingsError, match="timescale.url: what it holds ") as caught:
+    with pytest.raises(SettingsError, match=r"timescale.url: what it holds ") as caught:
         load(timescale={"url": url})
     assert "hid" not in str(caught.value)
 

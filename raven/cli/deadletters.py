@@ -51,12 +51,7 @@ def _show(found: list[dict[str, Any]], *, json: bool) -> None:
     elif not found:
         output.console.print("no dead letters")
     else:
-        view = output.new_table("Dead letters", COLUMNS)
-        for column in view.columns[-2:]:
-            column.no_wrap, column.overflow = False, "fold"
-        for group in found:
-            view.add_row(*_row(group))
-        output.console.print(view)
+        output.table("Dead letters", COLUMNS, [_row(group) for group in found])
 
 
 def _row(group: dict[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from google.protobuf.message import Message
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -20,6 +21,7 @@ from raven.errors import RavenError
 from raven.rpc.pb import control_pb2
 
 PIPED_WIDTH = 240
+MOST_WIDTH = 100_000
 ENUM_PREFIX = "SYMBOL_STATE_"
 console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
 
@@ -95,11 +97,23 @@ def new_table(title: str, columns: Sequence[str]) -> Table:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on standard output; see `new_table`."""
-    view = new_table(title, columns)
+    """A table on standard output; see `new_table`.
+
+    Where it is too wide its empty columns are left out, and where that is not enough each row is a paragraph: nothing
+    is cut off.
+    """
+    used = [at for at in range(len(columns)) if at == 0 or any(row[at] for row in rows)]
+    for kept in (range(len(columns)), used):
+        view = new_table(title, [columns[at] for at in kept])
+        for row in rows:
+            view.add_row(*(row[at] for at in kept))
+        if console.measure(view, options=console.options.update_width(MOST_WIDTH)).maximum <= console.width:
+            console.print(view)
+            return
+    console.print(f"[bold]{title}[/]")
     for row in rows:
-        view.add_row(*row)
-    console.print(view)
+        told = [f"{column.rstrip('>')} {cell}".strip() for column, cell in zip(columns, row, strict=True) if cell]
+        console.print(row[0], Padding(", ".join(told[1:]), (0, 0, 0, 2)), sep="\n")
 
 
 def count(number: float) -> str:

@@ -13,6 +13,7 @@ from raven.clock import now_us
 from raven.errors import AccessError, TooLateError, UpstreamError
 from raven.rpc.pb import control_pb2
 
+MOST_NAMED: Final = 5
 COUNTED: Final = {
     "gaps": "gaps",
     "missing ids": "missing_ids",
@@ -37,9 +38,11 @@ def collections_table(results: Mapping[str, Sequence[control_pb2.Subscription] |
         if not isinstance(answer, UpstreamError)
         for entry in answer
     ]
-    columns = ("service", "venue", "symbol", "state", "rows>", "last id>", "age>", "missing ids>", "wanted by", "")
+    columns = ("service", "venue", "symbol", "state", "rows>", "last id>", "age>", "missing ids>", "wanted by")
     if rows:
         output.table("Collections", columns, rows)
+    for line in dict.fromkeys(line for name, answer in results.items() for line in _messages(name, answer)):
+        output.console.print(line, soft_wrap=True)
     return bool(rows)
 
 
@@ -55,7 +58,18 @@ def _collection_row(name: str, entry: control_pb2.Subscription) -> list[str]:
         output.duration(max(0, now_us() - entry.last_event_us) / 1e6) if entry.last_event_us else "",
         output.count(entry.missing_ids) if entry.missing_ids else "",
         wanted_by,
-        escape(entry.message),
+    ]
+
+
+def _messages(name: str, answer: Sequence[control_pb2.Subscription] | UpstreamError) -> list[str]:
+    """What is said of symbols, with those that it is said of."""
+    by_message: dict[str, list[str]] = {}
+    for entry in [] if isinstance(answer, UpstreamError) else answer:
+        if entry.message:
+            by_message.setdefault(entry.message, []).append(entry.symbol)
+    return [
+        f"{name} {escape(', '.join(symbols[:MOST_NAMED]))}{' …' * (len(symbols) > MOST_NAMED)}: {escape(message)}"
+        for message, symbols in by_message.items()
     ]
 
 

@@ -57,6 +57,11 @@ def build(environment: Environment, sinks: Sequence[AnySink], facts: Subscriptio
         sink.acknowledge = _acknowledge(own)
         followers += own.values()
         fed.append((sink, own))
+
+    async def close_sinks() -> None:
+        """All at once: each of several stores that hang takes its time."""
+        await asyncio.gather(*(sink.close() for sink in sinks))
+
     return Service(
         ConsumerComponent(
             followers, facts, venues=list(VENUES), stores=lambda: [_status(sink, own) for sink, own in fed]
@@ -67,7 +72,7 @@ def build(environment: Environment, sinks: Sequence[AnySink], facts: Subscriptio
             *(sink.run for sink in sinks),
             lambda: _tell(fed, environment.telemetry),
         ],
-        [*(sink.close for sink in sinks), *(follower.close for follower in followers)],
+        [close_sinks, *(follower.close for follower in followers)],
         facts,
     )
 

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 HTTP: Final = ("http", "https")
 WEBSOCKET: Final = ("ws", "wss")
 POSTGRESQL: Final = ("postgresql", "postgres")
+_ESCAPE: Final = "write special characters of the password as %XX, and the port as a number up to 65535"
 USAGE: Final = "give host, host:port or http://host:port"
 _PASSWORD: Final = re.compile(r"(?<=://)([^/@\s:]*):\S*@")  # also one with characters that had to be escaped
 
@@ -33,15 +34,15 @@ def parse_address(text: str) -> tuple[str, int | None]:
     return host, port
 
 
-def checked_url(text: str, schemes: tuple[str, ...]) -> str:
-    """`text`, if it is a URL of one of `schemes` with a host."""
-    shown = hide_password(text)
+def checked_url(text: str, schemes: tuple[str, ...], *, secret: bool = False) -> str:
+    """`text`, if it is a URL of one of `schemes` with a host; the error about a `secret` one shows nothing of it."""
+    shown = "what it holds" if secret else hide_password(text)
     example = " or ".join(f"{scheme}://…" for scheme in schemes)
     try:
         parts = urlsplit(text)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        reason = str(error) if shown == text else "write special characters of the password as %XX"
+        reason = str(error) if shown == text else _ESCAPE
         raise ValueError(f"{shown} is not a URL: {reason}") from error
     if parts.scheme not in schemes:
         raise ValueError(f"{shown or 'an empty text'} is not a URL of this kind; it begins with {example}")

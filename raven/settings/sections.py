@@ -43,12 +43,28 @@ def _split(value: Any) -> Any:
     return [value] if isinstance(value, int | float) else value
 
 
+def _can_be_sent(token: SecretStr) -> SecretStr:
+    """A header holds nothing else; a library that is given it would show the token with its error."""
+    if not all("!" <= character <= "~" for character in token.get_secret_value()):
+        raise ValueError("a token has visible ASCII characters only: no blanks, no line ends")
+    return token
+
+
+def _names_no_user(url: str) -> str:
+    """The address of a database is told in messages: a password is no part of it."""
+    if "@" in url.partition("?")[0]:
+        raise ValueError("the URL of an InfluxDB holds no user and password; the token has a setting of its own")
+    return url
+
+
 Port = Annotated[int, Field(ge=1, le=MAX_PORT - METRICS_PORT_OFFSET)]
 Address = Annotated[str, AfterValidator(_address)]
 WebSocketUrl = Annotated[str, AfterValidator(lambda url: checked_url(url, WEBSOCKET))]
 LIST = BeforeValidator(_split)
 HttpUrl = Annotated[str, AfterValidator(lambda url: checked_url(url, HTTP))]
 OptionalHttpUrl = Annotated[str, AfterValidator(lambda url: url and checked_url(url, HTTP))]
+InfluxUrl = Annotated[OptionalHttpUrl, AfterValidator(_names_no_user)]
+Token = Annotated[SecretStr, AfterValidator(_can_be_sent)]
 StoreName = Literal["influx", "timescale", "delta"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -111,20 +127,13 @@ class SecuritySettings(Section):
     - `max_concurrent_calls`: calls of all peers that a service has under way, streams included.
     """
 
-    token: SecretStr = SecretStr("")
+    token: Token = SecretStr("")
     tls_certificate: str = ""
     tls_key: str = ""
     tls_ca: str = ""
     tls_client_certificates: bool = False
     max_subscriptions_per_peer: int = Field(256, ge=1)
     max_concurrent_calls: int = Field(4096, ge=1)
-
-    @field_validator("token")
-    @classmethod
-    def _can_be_sent(cls, token: SecretStr) -> SecretStr:
-        if not all("!" <= character <= "~" for character in token.get_secret_value()):
-            raise ValueError("a token has visible ASCII characters only, no blanks; `raven token` makes one")
-        return token
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
@@ -224,8 +233,8 @@ class InfluxSettings(Section):
     - `flush_rows`, `flush_s`: when trades are written; `request_rows`, `request_bytes` bound each request of a flush.
     """
 
-    url: OptionalHttpUrl = ""
-    token: SecretStr = SecretStr("")
+    url: InfluxUrl = ""
+    token: Token = SecretStr("")
     org: str = ""
     bucket: str = ""
     verify_tls: bool = True
@@ -262,7 +271,7 @@ class TimescaleSettings(Section):
     @classmethod
     def _is_postgresql(cls, url: SecretStr) -> SecretStr:
         if url.get_secret_value():
-            checked_url(url.get_secret_value(), POSTGRESQL)
+            checked_url(url.get_secret_value(), POSTGRESQL, secret=True)
         return url
 
 

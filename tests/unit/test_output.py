@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from rich.console import Console
 
 from raven.cli import output
 from raven.rpc.pb import control_pb2, market_data_pb2
@@ -36,3 +37,27 @@ def test_every_state_has_a_word() -> None:
 )
 def test_durations(seconds: float, shown: str) -> None:
     assert output.duration(seconds) == shown
+
+
+@pytest.mark.parametrize("width", [40, 80, 240])
+def test_no_table_cuts_off_what_it_shows(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(output, "console", Console(highlight=False, width=width))
+    reason = " ".join(f"word{number}" for number in range(60))
+    rows = [["tick_persistence", "influx/trades", "12,345", "", reason], ["bar_persistence", "timescale", "7", "", ""]]
+    output.table("Stores", ["service", "store", "backlog rows>", "dead>", "reason"], rows)
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    assert all(cell in " ".join(shown.split()) for row in rows for cell in row)
+    assert max(map(len, shown.splitlines())) <= width
+
+
+def test_a_table_that_is_too_wide_leaves_out_empty_columns_first(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(output, "console", Console(highlight=False, width=20))
+    output.table("Stores", ["service", "missing ids>", "rows>"], [["bars", "", "7"]])
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["Stores"], ["service", "rows"], ["bars", "7"],
+    ]  # fmt: skip

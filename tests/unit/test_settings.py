@@ -159,3 +159,30 @@ def test_a_password_that_is_not_escaped_is_not_shown_with_the_error_about_it(pas
         load(timescale={"url": f"postgresql://raven:{password}@db/raven"})
     assert "cret" not in str(caught.value)
     assert "'se'" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgres//raven:hidden@db/raven", "mysql://raven:hidden@db/raven", "postgresql://raven:hid den@/@db/raven",
+        "postgresql://raven:hidden@db:99999/raven", "host=db password=hidden dbname=raven",
+    ],
+)  # fmt: skip
+def test_nothing_of_a_database_url_is_shown_with_the_error_about_it(url: str) -> None:
+    with pytest.raises(SettingsError, match=r"timescale.url: what it holds ") as caught:
+        load(timescale={"url": url})
+    assert "hid" not in str(caught.value)
+
+
+@pytest.mark.parametrize("section", ["influx", "security"])
+@pytest.mark.parametrize("token", ["hidden\r", "hid den", "hidden\n", "…"])
+def test_a_token_that_no_header_holds_is_refused_and_not_shown(section: str, token: str) -> None:
+    with pytest.raises(SettingsError, match=f"{section}.token: a token has visible ASCII") as caught:
+        load(**{section: {"token": token}})
+    assert token not in str(caught.value)
+
+
+def test_influx_takes_no_password_in_its_url() -> None:
+    with pytest.raises(SettingsError, match=r"influx.url: .* holds no user and password") as caught:
+        load(influx={"url": "http://raven:hidden@db:8086", "token": "t", "org": "o", "bucket": "b"})
+    assert "hidden" not in str(caught.value)

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import polars as pl
 import pytest
@@ -23,6 +25,9 @@ from raven.rpc.follower import Follower
 from raven.rpc.hub import Hub
 from raven.rpc.pb import control_pb2
 from raven.rpc.server import Server
+from raven.rpc.subscriptions import SubscriptionTable
+from raven.services import persistence
+from raven.services.runtime import Environment
 from raven.sinks import sink as sinks
 from raven.sinks.sink import FlushLimits
 from raven.sinks.store import StoreUnavailableError
@@ -180,3 +185,26 @@ async def test_what_was_stored_leaves_at_once(tmp_path: Path) -> None:
         await until(lambda: ids_stored(tmp_path) == list(range(100)))
         assert (await stop(control)).message == ""
         assert (wanted.entries, wanted.ending) == ({}, {})
+
+
+async def test_sinks_are_closed_at_once(tmp_path: Path) -> None:
+    """One after the other, two that hang would take twice the time."""
+    together = asyncio.Barrier(2)
+
+    class Closing(TradeSink):
+        async def close(self) -> None:
+            await together.wait()
+            await super().close()
+
+    facts, telemetry = SubscriptionTable(), Telemetry("test")
+    made = [
+        Closing(
+            FlakyStore(tmp_path / name), FlushLimits(1, 1.0), venues={}, facts=facts, telemetry=telemetry,
+            joined=lambda *_: None,
+        )
+        for name in ("one", "two")
+    ]  # fmt: skip
+    service = persistence.build(cast("Environment", SimpleNamespace(telemetry=telemetry)), made, facts)
+    async with asyncio.timeout(5):
+        for close in service.closes:
+            await close()

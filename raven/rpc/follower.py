@@ -157,6 +157,14 @@ class Follower:
                     self._left.clear()
                     await self._left.wait()
 
+    def resume_joining(self, instruments: Iterable[Instrument]) -> None:
+        """They are to be added joining, and were stopped before without having joined: they begin where they did then.
+
+        After a restart it is not known where that was, only that it was not before the journal.
+        """
+        for instrument in instruments:
+            self._session_starts.setdefault(instrument, NOWHERE)
+
     def resume_leaving(self, instruments: Sequence[Instrument], *, joining: Sequence[Instrument]) -> None:
         """They were stopped before a restart; `joining`: those that the position did not cover yet."""
         self.consumer.want(self.name, [one for one in instruments if one not in joining])
@@ -221,11 +229,12 @@ class Follower:
                 async with asyncio.timeout(FREE_AFTER_S if self._may_hold else None):
                     await self._changed.wait()
             except TimeoutError:
-                await self._free_hold()
+                if self.consumer.is_durable:
+                    await self._free_hold()
             self._changed.clear()
 
     async def _free_hold(self) -> None:
-        """Nothing is wanted: the upstream need keep and collect nothing for this consumer."""
+        """Nothing is wanted, and all is durable: the upstream need keep and collect nothing for this consumer."""
         with contextlib.suppress(UpstreamError):
             for name in {self._consumer_name, self._requester}:
                 await self._client.forget(name)
@@ -265,13 +274,24 @@ class Follower:
             instrument = Instrument(result.venue, result.symbol)
             if result.state in GRANTED:
                 self._granted.add(instrument)
-                self._session_starts[instrument] = from_message(result.session_start)
+                self._session_starts[instrument] = self._begin(instrument, from_message(result.session_start))
                 self.refused.pop(instrument, None)
             elif self.refused.get(instrument) != result.message:
                 self.refused[instrument] = result.message
                 if not is_new:
                     self._telemetry.error("symbol_refused", f"{self.name} refuses {result.symbol}: {result.message}")
         return results
+
+    def _begin(self, instrument: Instrument, start: Cursor) -> Cursor:
+        """Where `instrument` begins, whose session begins at `start`: one before it may still have to join."""
+        known = self._session_starts.get(instrument)
+        if (
+            instrument in self._joining
+            and known is not None
+            and known.journal_id in (NOWHERE.journal_id, start.journal_id)
+        ):
+            return Cursor(start.journal_id, min(known.sequence, start.sequence))
+        return start
 
     async def _release(self) -> None:
         """Tell the upstream what is wanted no more; it answers up to where that is to be taken."""

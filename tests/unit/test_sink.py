@@ -135,6 +135,18 @@ async def test_a_store_that_is_down_is_waited_for_and_nothing_is_lost_or_doubled
     assert stored(tmp_path) == list(range(10, 610))
 
 
+async def test_a_flush_stores_the_position_of_its_own_rows_whatever_was_taken_since(tmp_path: Path) -> None:
+    async with sinking(tmp_path, failures=1) as (sink, recorder):
+        await feed(sink, range(1, 11))
+        async with asyncio.timeout(10):
+            while not sink.problem:
+                await asyncio.sleep(0.001)
+        await feed(sink, range(11, 16))
+        await until(recorder, 1)
+        assert recorder.acknowledged == [Cursor("j", 10)]
+        assert sink.worker.store.position(UPSTREAM) == Cursor("j", 10)
+
+
 async def test_a_store_that_is_down_is_logged_once_and_when_it_is_back(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -239,6 +239,7 @@ class Follower:
             for name in {self._consumer_name, self._requester}:
                 await self._client.forget(name)
             self._may_hold = False
+        self._granted.clear()  # what has been asked for meanwhile may have been forgotten as well
 
     async def _read(self, begin: Begin, backoff: Backoff) -> None:
         """Take batches until the wanted symbols change or the connection is lost."""

@@ -243,6 +243,6 @@ class Aggregator:
         return {name: position.cursor for name, position in positions.items() if position.cursor is not None}
 
     @property
-    def dirty(self) -> bool:
-        """Whether anything was taken since the last checkpoint."""
-        return self._dirty
+    def is_durable(self) -> bool:
+        """Whether all that was taken is in the last checkpoint."""
+        return not self._dirty

@@ -43,6 +43,7 @@ class ConsumerComponent:
         answers: dict[Instrument, list[control_pb2.SymbolResult]] = {entry.instrument: [] for entry in wanted}
         for follower in self._followers:
             own = [entry for entry in wanted if follower.venue in ("", entry.venue)]
+            follower.resume_joining([entry.instrument for entry in own if follower.key in entry.earlier])
             for joining in (True, False):
                 instruments = [entry.instrument for entry in own if (follower.key in entry.joining) is joining]
                 if instruments:

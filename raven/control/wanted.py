@@ -26,6 +26,7 @@ class Wanted(msgspec.Struct):
 
     - `ending`: nobody wants it any more, but these followings have not made durable all that was there when it was
       stopped.
+    - `earlier`: those of `joining` that a session of it before this one has not joined either.
     - `ids_before`, of sources: for each symbol collected by it, the last trade id before its session (None: never any).
     """
 
@@ -36,6 +37,7 @@ class Wanted(msgspec.Struct):
     joining: list[str] = []
     ids_before: dict[str, int | None] = {}
     ending: list[str] = []
+    earlier: list[str] = []
 
     @property
     def instrument(self) -> Instrument:
@@ -74,10 +76,13 @@ class WantedFile:
         """
         entry = self.entries.get(instrument)
         ended = self.ending.pop(instrument, None)
+        earlier: list[str] = []
         if ended is not None:
             joining = [key for key in joining if key in ended.joining or key not in ended.ending]
+            earlier = [key for key in joining if key in ended.joining]
         if entry is None:
-            entry = self.entries[instrument] = Wanted(*instrument, [requester], session_start, list(joining))
+            entry = Wanted(*instrument, [requester], session_start, list(joining), earlier=earlier)
+            self.entries[instrument] = entry
         elif requester not in entry.wanted_by:
             entry.wanted_by.append(requester)
         return entry
@@ -103,6 +108,7 @@ class WantedFile:
             entry = self.entries.get(instrument) or self.ending.get(instrument)
             if entry is not None and following in entry.joining:
                 entry.joining.remove(following)
+                entry.earlier = [key for key in entry.earlier if key != following]
         self.save()
 
     def left(self, following: str, instruments: Sequence[Instrument]) -> None:

@@ -138,6 +138,13 @@ class Follower:
                     self._left.clear()
                     await self._left.wait()
 
+    def resume_joining(self, instruments: Iterable[Instrument]) -> None:
+        """They are to be added joining, and were stopped before without having joined: they begin where they did then.
+
+        After a restart it is not known where that was, only that it was not before the journal.
+        """
+        self._wishes.resume_joining(instruments)
+
     def resume_leaving(self, instruments: Sequence[Instrument], *, joining: Sequence[Instrument]) -> None:
         """They were stopped before a restart; `joining`: those that the position did not cover yet."""
         self.consumer.want(self.name, [one for one in instruments if one not in joining])
@@ -189,7 +196,7 @@ class Follower:
             self._telemetry.add("reconnects", peer=self.name)
         self.connected = False
         self.error = str(error)
-        self._wishes.connection_lost()
+        self._wishes.ask_again()
         await asyncio.sleep(backoff.next_s())
 
     async def _until_wanted(self) -> None:
@@ -199,15 +206,17 @@ class Follower:
                 async with asyncio.timeout(FREE_AFTER_S if self._may_hold else None):
                     await self._changed.wait()
             except TimeoutError:
-                await self._free_hold()
+                if self.consumer.is_durable:
+                    await self._free_hold()
             self._changed.clear()
 
     async def _free_hold(self) -> None:
-        """Nothing is wanted: the upstream need keep and collect nothing for this consumer."""
+        """Nothing is wanted, and all is durable: the upstream need keep and collect nothing for this consumer."""
         with contextlib.suppress(UpstreamError):
             for name in {self._consumer_name, self._requester}:
                 await self._client.forget(name)
             self._may_hold = False
+        self._wishes.ask_again()  # what has been asked for meanwhile may have been forgotten as well
 
     async def _read(self, begin: Begin, backoff: Backoff) -> None:
         """Take batches until the wanted symbols change or the connection is lost."""

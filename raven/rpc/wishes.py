@@ -107,6 +107,13 @@ class Wishes:
             wish.phase, wish.granted, wish.refusal = Phase.LEAVING, False, ""
         return left
 
+    def resume_joining(self, instruments: Iterable[Instrument]) -> None:
+        """These were stopped before without having joined; where they began then, after a restart, is forgotten."""
+        for instrument in instruments:
+            wish = self._of.setdefault(instrument, Wish())
+            wish.joining = True
+            wish.start = wish.start or NOWHERE
+
     def resume_leaving(self, instruments: Iterable[Instrument], *, joining: Collection[Instrument]) -> None:
         """These were stopped before a restart; where those `joining` began is forgotten."""
         for instrument in instruments:
@@ -114,10 +121,14 @@ class Wishes:
             self._of[instrument] = Wish(Phase.LEAVING, is_joining, start=NOWHERE if is_joining else None)
 
     def grant(self, instrument: Instrument, start: Cursor) -> None:
-        """The upstream collects it, in a session that began at `start`."""
+        """The upstream collects it, in a session that began at `start`; one before may still have to join."""
         wish = self._of.get(instrument)
-        if wish is not None:
-            wish.granted, wish.start, wish.refusal = wish.phase is Phase.WANTED, start, ""
+        if wish is None:
+            return
+        wish.granted, wish.refusal = wish.phase is Phase.WANTED, ""
+        if wish.joining and wish.start is not None and wish.start.journal_id in (NOWHERE.journal_id, start.journal_id):
+            start = Cursor(start.journal_id, min(wish.start.sequence, start.sequence))
+        wish.start = start
 
     def refuse(self, instrument: Instrument, why: str) -> bool:
         """The upstream does not collect it; whether that is news."""
@@ -132,8 +143,8 @@ class Wishes:
         for instrument in self.refusals.keys() & set(instruments):
             del self._of[instrument]
 
-    def connection_lost(self) -> None:
-        """What was granted is to be asked for again."""
+    def ask_again(self) -> None:
+        """The upstream may have forgotten what it granted."""
         for wish in self._of.values():
             wish.granted = False
 

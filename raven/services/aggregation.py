@@ -35,7 +35,7 @@ def build(environment: Environment, kernels: Sequence[Kernel], schema: pa.Schema
     async def save_often() -> None:
         while True:
             await asyncio.sleep(environment.settings.checkpoint_s)
-            if aggregator.dirty:
+            if not aggregator.is_durable:
                 await _save(aggregator, followers)
 
     return Service(

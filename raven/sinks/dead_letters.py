@@ -56,25 +56,27 @@ class DeadLetters:
         self._write(self.folder / f"{store}-{table}-{at_us}.arrow", refused)
 
     def read(self) -> list[Letters]:
-        """All of them, oldest first; a row that was refused again after a crash stands in its last file alone.
+        """All of them, of each table oldest first; what was refused again after a crash stands in its last file alone.
 
         Raises StoreError for a file that cannot be read.
         """
-        seen: dict[str, pl.DataFrame] = {}
-        found = []
-        for path, store, table in reversed(list(self._files())):
+        by_table: dict[tuple[str, str], dict[Path, pl.DataFrame]] = {}
+        for path, store, table in self._files():
             try:
                 rows = pl.read_ipc(path)
             except (OSError, pl.exceptions.PolarsError) as error:
                 raise StoreError(f"{path} cannot be read: {error}", hint="move it away to go on") from error
-            identity = LAYOUTS[table].identity
-            known = seen.get(f"{store} {table}")
-            if known is not None:
-                rows = rows.join(known, on=identity, how="anti", maintain_order="left")
-            keys = rows.select(identity)
-            seen[f"{store} {table}"] = keys if known is None else pl.concat([known, keys])
-            found.append(Letters(path, store, table, rows))
-        return found[::-1]
+            by_table.setdefault((store, table), {})[path] = rows
+        found = []
+        for (store, table), files in by_table.items():
+            numbered = pl.concat(rows.with_columns(file=pl.lit(number)) for number, rows in enumerate(files.values()))
+            last = numbered.unique(LAYOUTS[table].identity, keep="last", maintain_order=True)
+            parts = last.partition_by("file", as_dict=True, include_key=False)
+            found += [
+                Letters(path, store, table, parts.get((number,), rows.clear()))
+                for number, (path, rows) in enumerate(files.items())
+            ]
+        return found
 
     def settle(self, letters: Letters, refusals: Sequence[Refusal]) -> None:
         """They were sent again: only those that were refused once more stay, with the new reason."""

@@ -197,7 +197,7 @@ class Sink(ABC, Generic[S]):
         A flush that was cut short is gone on with first: its rows lie before every later position.
         """
         if self._in_flight is None:
-            if self._is_stored and not self._joining:
+            if self.is_durable and not self._joining:
                 return
             self._in_flight = Flight(self._rows.take(), dict(self._positions), self._joining, self._leaving)
             self._joining, self._leaving = {}, {}
@@ -216,13 +216,13 @@ class Sink(ABC, Generic[S]):
         await self.tell_positions()
 
     @property
-    def _is_stored(self) -> bool:
+    def is_durable(self) -> bool:
         """Whether all that was taken is in the store."""
         return self._in_flight is None and not self._rows.rows and self._positions == self._stored_positions
 
     def _leave_stored(self) -> None:
         """What leaves has left when there is nothing to be stored any more."""
-        if self._is_stored:
+        if self.is_durable:
             leaving, self._leaving = self._leaving, {}
             self._tell_left(leaving)
 

@@ -298,3 +298,32 @@ async def test_a_symbol_stopped_while_another_waits_for_it_answers_stopped(tmp_p
         await control.stop(control_pb2.StopRequest(symbols=["BTCUSDT"]))
         answer = (await asyncio.wait_for(waiting, 2)).results[0]
         assert (answer.state, answer.message) == (control_pb2.SYMBOL_STATE_STOPPED, "stopped meanwhile")
+
+
+async def test_what_is_wanted_while_the_hold_is_being_freed_is_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower_module, "FREE_AFTER_S", 0.1)
+    async with chain(tmp_path) as (_, control, _, _):
+        upstream, collected, asked, forgotten = upstreams[-1], set[str](), asyncio.Event(), asyncio.Event()
+        start = upstream.start
+
+        async def collect(request: control_pb2.StartRequest) -> control_pb2.StartResponse:
+            collected.update(request.symbols)
+            return await start(request)
+
+        async def forget(_: str) -> bool:
+            asked.set()
+            await asyncio.sleep(0.3)
+            collected.clear()
+            forgotten.set()
+            return True
+
+        monkeypatch.setattr(upstream, "start", collect)
+        monkeypatch.setattr(upstream, "forget", forget)
+        await asyncio.wait_for(asked.wait(), 5)
+        await control.start(control_pb2.StartRequest(symbols=["BTCUSDT"]))
+        assert collected == {"BTCUSDT"}
+        assert not forgotten.is_set()
+        await asyncio.wait_for(forgotten.wait(), 5)
+        await until(lambda: collected == {"BTCUSDT"})

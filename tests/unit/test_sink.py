@@ -57,6 +57,7 @@ class Recorder:
     def __init__(self) -> None:
         self.acknowledged: list[Cursor] = []
         self.joined: list[Instrument] = []
+        self.left: list[Instrument] = []
 
     async def acknowledge(self, upstream: str, cursor: Cursor) -> None:
         assert upstream == UPSTREAM
@@ -65,6 +66,10 @@ class Recorder:
     def note_joined(self, upstream: str, instruments: Sequence[Instrument]) -> None:
         assert upstream == UPSTREAM
         self.joined.extend(instruments)
+
+    def note_left(self, upstream: str, instruments: Sequence[Instrument]) -> None:
+        assert upstream == UPSTREAM
+        self.left.extend(instruments)
 
 
 @asynccontextmanager
@@ -75,7 +80,7 @@ async def sinking(
     store.failures = failures
     sink = TradeSink(
         store, FlushLimits(rows, age_s, 600), venues={UPSTREAM: "BINANCE_SPOT"}, facts=SubscriptionTable(),
-        telemetry=Telemetry("test"), joined=recorder.note_joined,
+        telemetry=Telemetry("test"), joined=recorder.note_joined, left=recorder.note_left,
     )  # fmt: skip
     sink.acknowledge = recorder.acknowledge
     sink.want(UPSTREAM, spot("BTCUSDT"))
@@ -133,6 +138,34 @@ async def test_a_store_that_is_down_is_waited_for_and_nothing_is_lost_or_doubled
         await until(recorder, 1)
         assert sink._telemetry.totals["retries"] == 3
     assert stored(tmp_path) == list(range(10, 610))
+
+
+async def test_a_flush_stores_the_position_of_its_own_rows_whatever_was_taken_since(tmp_path: Path) -> None:
+    async with sinking(tmp_path, failures=1) as (sink, recorder):
+        await feed(sink, range(1, 11))
+        async with asyncio.timeout(10):
+            while not sink.problem:
+                await asyncio.sleep(0.001)
+        await feed(sink, range(11, 16))
+        await until(recorder, 1)
+        assert recorder.acknowledged == [Cursor("j", 10)]
+        assert sink.worker.store.position(UPSTREAM) == Cursor("j", 10)
+
+
+async def test_what_is_wanted_again_has_not_left_with_the_flush_under_way(tmp_path: Path) -> None:
+    async with sinking(tmp_path, failures=1) as (sink, recorder):
+        await feed(sink, range(1, 11))
+        await sink.leave(UPSTREAM, spot("BTCUSDT"))
+        async with asyncio.timeout(10):
+            while not sink.problem:
+                await asyncio.sleep(0.001)
+        sink.want(UPSTREAM, spot("BTCUSDT"))
+        await feed(sink, range(11, 16))
+        await sink.leave(UPSTREAM, spot("BTCUSDT"))
+        await until(recorder, 1)
+        assert recorder.left == []
+        await sink.flush()
+        assert recorder.left == spot("BTCUSDT")
 
 
 async def test_a_store_that_is_down_is_logged_once_and_when_it_is_back(

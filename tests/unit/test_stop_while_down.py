@@ -208,3 +208,47 @@ async def test_sinks_are_closed_at_once(tmp_path: Path) -> None:
     async with asyncio.timeout(5):
         for close in service.closes:
             await close()
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("down", ["opening", "writing"])
+async def test_stopped_and_started_again_before_it_ever_joined(tmp_path: Path, down: str, restarts: bool) -> None:
+    async with upstream(tmp_path) as (hub, target):
+        async with service(tmp_path, target, down=down) as (control, store, _):
+            await start(control)
+            await publish(hub, range(100))
+            await asyncio.sleep(0.2)
+            await stop(control)
+            if not restarts:
+                await start(control)
+                await publish(hub, range(100, 200))
+                await stop(control)
+                bring_back(store)
+                await until(lambda: 199 in ids_stored(tmp_path))
+        if restarts:
+            async with service(tmp_path, target, down=down) as (control, _, _):
+                await start(control)
+                await publish(hub, range(100, 200))
+            async with service(tmp_path, target, down=""):
+                await until(lambda: 199 in ids_stored(tmp_path))
+    assert sorted(ids_stored(tmp_path)) == list(range(200))
+
+
+async def test_the_upstream_keeps_what_was_taken_and_is_not_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower_module, "FREE_AFTER_S", 0.1)
+    async with (
+        upstream(tmp_path) as (hub, target),
+        service(tmp_path, target, down="writing") as (control, store, wanted),
+    ):
+        await start(control)
+        await publish(hub, range(100))
+        await asyncio.sleep(0.3)
+        await stop(control)
+        await asyncio.sleep(0.5)
+        assert [one.name for one in hub.journal.consumers()] == ["sink-1"]
+        bring_back(store)
+        await until(lambda: not wanted.ending)
+        await until(lambda: not hub.journal.consumers())
+    assert sorted(ids_stored(tmp_path)) == list(range(100))

@@ -117,7 +117,26 @@ def test_refusals_are_news_once() -> None:
 def test_a_lost_connection_asks_again() -> None:
     wishes = collecting(BTC, ETH)
     assert wishes.not_granted == []
-    wishes.connection_lost()
+    wishes.ask_again()
     assert wishes.not_granted == [BTC, ETH]
     wishes.grant(BTC, NOWHERE)
     assert wishes.not_granted == [ETH]
+
+
+def test_a_session_that_never_joined_joins_with_the_next() -> None:
+    wishes = Wishes()
+    wishes.want([BTC], joining=True)
+    wishes.grant(BTC, at(5))
+    wishes.leave([BTC])
+    wishes.told({BTC: at(20)})
+    wishes.want([BTC], joining=True)
+    wishes.grant(BTC, at(30))
+    assert wishes.rewind() == ([BTC], at(5), True)
+
+
+def test_a_session_before_a_restart_joins_from_the_oldest_batch() -> None:
+    wishes = Wishes()
+    wishes.resume_joining([BTC])
+    wishes.want([BTC], joining=True)
+    wishes.grant(BTC, at(30))
+    assert wishes.rewind() == ([BTC], at(0), True)

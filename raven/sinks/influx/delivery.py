@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait
 from dataclasses import dataclass, field
-from itertools import chain
+from functools import partial
+from itertools import chain, cycle
 from typing import Final
 
 import polars as pl
@@ -13,6 +14,7 @@ import polars as pl
 from raven.sinks.influx.lines import Lines, encode_lines
 from raven.sinks.influx.responses import Action, Answer, Verdict, classify
 from raven.sinks.store import Refusal, StoreRefusedError, StoreUnavailableError
+from raven.tasks import OneThread
 
 MOST_REFUSED_ROWS: Final = 100
 AT_ONCE: Final = 2
@@ -52,9 +54,15 @@ def deliver(trades: pl.DataFrame, write: Write, *, request_rows: int, request_by
 
 def _at_once(part: Callable[[int], Delivery], firsts: Sequence[int]) -> Iterator[Delivery]:
     """The server parses a request on one core: while it does, the next is encoded, packed and sent."""
-    if firsts:
-        with ThreadPoolExecutor(AT_ONCE, "influx") as threads:
-            yield from threads.map(part, firsts)
+    threads = [OneThread("influx") for _ in firsts[:AT_ONCE]]
+    asked = [thread.submit(partial(part, first)) for thread, first in zip(cycle(threads), firsts, strict=False)]
+    try:
+        for future in asked:
+            yield future.result()
+    finally:
+        wait([future for future in asked if not future.cancel()])
+        for thread in threads:
+            thread.stop()
 
 
 def _deliver(lines: Lines, first: int, write: Write, request_bytes: int) -> Delivery:

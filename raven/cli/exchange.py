@@ -50,7 +50,7 @@ def simulated(settings: Settings, port: int, line: str) -> Exchange:
     environment = {
         "RAVEN__SIMULATED": "true",
         "RAVEN__DATA": str((settings.data / "simulated").absolute()),
-        "RAVEN__STORES": "delta",
+        "RAVEN__STORES": "delta",  # also where the settings name databases
     }
     for venue, path in SIMULATED_PATHS.items():
         environment[f"RAVEN__{venue}__REST_URL"] = f"http://127.0.0.1:{port}"

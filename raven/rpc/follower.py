@@ -156,7 +156,7 @@ class Follower:
 
         None acknowledges nothing: the upstream keeps what it has. `backlog` is how far behind the upstream says we are.
         """
-        if not self.is_needed:
+        if not self.is_needed and self.consumer.is_durable:
             return  # its hold is free; an acknowledgement would take it up again
         with contextlib.suppress(UpstreamError):
             self.backlog = await self._client.acknowledge(self._consumer_name, cursor)

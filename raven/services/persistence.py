@@ -98,7 +98,9 @@ async def _tell(fed: Sequence[tuple[AnySink, Mapping[str, Follower]]], telemetry
 def _status(sink: AnySink, followers: Mapping[str, Follower]) -> control_pb2.Store:
     worker = sink.worker
     behind = [
-        follower.backlog for follower in followers.values() if follower.is_needed and follower.backlog.behind_rows
+        follower.backlog
+        for follower in followers.values()
+        if follower.backlog.behind_rows and (follower.is_needed or not sink.is_durable)
     ]
     oldest_us = min((backlog.behind_since_us for backlog in behind), default=0)
     return control_pb2.Store(

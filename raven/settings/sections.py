@@ -279,7 +279,7 @@ class Settings(BaseSettings):
     """Everything a service can be told; see the sections.
 
     - `stores`: where rows go, each with a position of its own; trades to influx and delta, bars to timescale and delta.
-      Empty: to the database that is configured, without one to the embedded Delta Lake.
+      Empty: to the database that is configured; without one, and where `simulated` is set, to the embedded Delta Lake.
     - `store_probe_s`: how often a store is tried that needs mending: a wrong password, a missing bucket.
     """
 
@@ -309,10 +309,15 @@ class Settings(BaseSettings):
     influx: InfluxSettings = InfluxSettings()
     timescale: TimescaleSettings = TimescaleSettings()
 
+    @field_validator("stores")
+    @classmethod
+    def _each_store_once(cls, stores: list[StoreName]) -> list[StoreName]:
+        if len(set(stores)) < len(stores):
+            raise ValueError(f"one is named twice: {', '.join(stores)}")
+        return stores
+
     @model_validator(mode="after")
     def _stores_are_configured(self) -> Self:
-        if len(set(self.stores)) < len(self.stores):
-            raise ValueError(f"stores names one twice: {', '.join(self.stores)}")
         for name, is_set in (("influx", self.influx.url), ("timescale", self.timescale.url.get_secret_value())):
             if name in self.stores and not is_set:
                 raise ValueError(f"stores names {name}, but {name}.url is not set")

@@ -53,7 +53,10 @@ class DeadLetters:
             pl.from_epoch(pl.lit(at_us), time_unit="us").dt.replace_time_zone("UTC").alias("refused_at"),
             pl.Series("reason", [refusal.reason for refusal in refusals], dtype=pl.String),
         )
-        self._write(self.folder / f"{store}-{table}-{at_us}.arrow", refused)
+        number = at_us
+        while (path := self.folder / f"{store}-{table}-{number}.arrow").exists():
+            number += 1  # the clock was set back
+        self._write(path, refused)
 
     def read(self) -> list[Letters]:
         """All of them, of each table oldest first; what was refused again after a crash stands in its last file alone.
@@ -86,10 +89,6 @@ class DeadLetters:
             self._write(letters.path, kept.with_columns(reasons))
         else:
             letters.path.unlink(missing_ok=True)
-
-    def count(self) -> int:
-        """How many rows there are."""
-        return sum(letters.rows.height for letters in self.read())
 
     def _files(self) -> Iterator[tuple[Path, str, str]]:
         named = [(found, path) for path in self.folder.glob("*.arrow") if (found := _NAME.fullmatch(path.name))]

@@ -35,7 +35,7 @@ from raven.telemetry import Telemetry
 
 S = TypeVar("S", bound=Store)
 BUFFER_FLUSHES: Final = 4
-CLOSE_S: Final = 5.0
+CLOSE_S: Final = 3.0
 POSITION_S: Final = 60.0
 Acknowledge = Callable[[str, Cursor | None], Awaitable[None]]
 
@@ -108,7 +108,7 @@ class Sink(ABC, Generic[S]):
     async def open(self) -> None:
         """Open the store, trying until it can be; then the position is known.
 
-        Raises StoreError when it never will: another process holds the table, or it is not one of ours.
+        What cannot be mended by waiting is told, and waited for all the same.
         """
         self._stored_positions = await self.worker.until_done(self._open)
         self._positions = dict(self._stored_positions)
@@ -234,9 +234,9 @@ class Sink(ABC, Generic[S]):
 
     async def tell_positions(self) -> None:
         """Acknowledge to each upstream what is stored of it, which may be nothing; it answers how far behind we are."""
-        for upstream in self.upstreams:
-            if self.acknowledge is not None:
-                await self.acknowledge(upstream, self._stored_positions.get(upstream))
+        if self.acknowledge is not None:
+            stored = self._stored_positions
+            await asyncio.gather(*(self.acknowledge(upstream, stored.get(upstream)) for upstream in self.upstreams))
 
     async def _write(self, flight: Flight) -> WriteResult:
         def write() -> tuple[WriteResult, float]:
@@ -268,9 +268,10 @@ class Sink(ABC, Generic[S]):
             async with asyncio.timeout(CLOSE_S):
                 await self._flush_all()
         except TimeoutError:
-            self._telemetry.warning(
-                "not_flushed", f"{self.worker.label} is down; the upstream's journal keeps what is left"
-            )
+            if not self.is_durable:  # else it was the upstream that did not answer
+                self._telemetry.warning(
+                    "not_flushed", f"{self.worker.label} is down; the upstream's journal keeps what is left"
+                )
         await self.worker.close(CLOSE_S)
 
     async def _flush_all(self) -> None:

@@ -27,12 +27,12 @@ DATABASES: Final[Mapping[What, StoreName]] = {"trades": "influx", "bars": "times
 def stores_in_force(settings: Settings, what: What) -> list[StoreName]:
     """Where these rows go: what `stores` names for them, else the database that is configured, else Delta Lake.
 
-    Raises SettingsError when `stores` names none for them.
+    What is simulated goes into a database only where `stores` names it. Raises SettingsError when that names none.
     """
     database = DATABASES[what]
     if not settings.stores:
         urls = {"influx": settings.influx.url, "timescale": settings.timescale.url.get_secret_value()}
-        return [database] if urls[database] else ["delta"]
+        return [database] if urls[database] and not settings.simulated else ["delta"]
     named = [name for name in settings.stores if name in (database, "delta")]
     if not named:
         raise SettingsError(

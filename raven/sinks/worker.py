@@ -6,15 +6,18 @@ import asyncio
 import random
 from collections.abc import Callable
 from concurrent.futures import wait
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from raven.clock import Backoff, now_us
+from raven.errors import InputError, RavenError, StoreError
 from raven.sinks.store import Store, StoreRefusedError, StoreUnavailableError, WriteResult
 from raven.tasks import OneThread
 from raven.telemetry import Telemetry
 
 S = TypeVar("S", bound=Store)
 T = TypeVar("T")
+SLOW_S: Final = 10.0
+"""A commit takes less, also of a large flush."""
 
 
 class StoreWorker(Generic[S]):
@@ -22,7 +25,8 @@ class StoreWorker(Generic[S]):
 
     - `label`: `<store>/<table>`, as metrics and messages name it.
     - `problem`, `problem_since_us`: why it cannot be written now, and since when (UTC, microseconds); empty and 0 when
-      it can. `last_error`, `last_error_us`: the last one, also when it is over.
+      it can. `last_error`, `last_error_us`: the last one, also when it is over. A store that has not answered for
+      `SLOW_S` has a problem, too.
     - `stored_rows`, `dead_rows`, `last_stored_us`: since it was made.
 
     A store that is down is tried after short and then longer times; one that needs mending every `probe_s` or so.
@@ -31,8 +35,9 @@ class StoreWorker(Generic[S]):
     def __init__(self, store: S, telemetry: Telemetry, *, probe_s: float) -> None:
         self.store = store
         self.label = f"{store.name}/{store.table}"
-        self.problem = ""
-        self.problem_since_us = 0
+        self._error = ""
+        self._error_since_us = 0
+        self._asked_us = 0
         self.last_error = ""
         self.last_error_us = 0
         self.stored_rows = self.dead_rows = self.last_stored_us = 0
@@ -40,22 +45,38 @@ class StoreWorker(Generic[S]):
         self._probe_s = probe_s
         self._thread = OneThread(self.label)
 
+    @property
+    def problem(self) -> str:
+        """Why it cannot be written now; empty when it can."""
+        waited_s = (now_us() - self._asked_us) / 1e6 if self._asked_us else 0.0
+        hangs = f"{self.label}: no answer for {waited_s:.0f} s"
+        return self._error or (hangs if waited_s > SLOW_S else "")
+
+    @property
+    def problem_since_us(self) -> int:
+        """Since when (UTC, microseconds); 0 when it can be written."""
+        return self._error_since_us or (self._asked_us if self.problem else 0)
+
     async def once(self, call: Callable[[], T]) -> T:
         """One try; raises what the store raises."""
         return await self._thread.run(call)
 
     async def until_done(self, call: Callable[[], T]) -> T:
-        """Try until it works. Raises what is no matter of time: InputError, a table held by another process."""
+        """Try until it works, however long: other stores of the service go on meanwhile."""
         backoff = Backoff()
         while True:
+            self._asked_us = now_us()
             try:
                 result = await self._thread.run(call)
-            except StoreUnavailableError as error:
+            except (StoreError, InputError) as error:
                 self._failed(error)
-                await asyncio.sleep(self._pause_s(error, backoff))
+                pause_s = self._pause_s(error, backoff)
             else:
                 self._worked()
                 return result
+            finally:
+                self._asked_us = 0
+            await asyncio.sleep(pause_s)
 
     def count(self, result: WriteResult) -> None:
         """Note what became of a flush."""
@@ -84,27 +105,32 @@ class StoreWorker(Generic[S]):
         self._thread.stop()
         await asyncio.to_thread(wait, [closed], within_s)
 
-    def _failed(self, error: StoreUnavailableError) -> None:
+    def _failed(self, error: RavenError) -> None:
         text = f"{self.label}: {error}"
-        if not self.problem:
-            self.problem_since_us = now_us()
-        self.problem = self.last_error = text
+        if not self._error:
+            self._error_since_us = now_us()
+        self._error = self.last_error = text
         self.last_error_us = now_us()
         self._telemetry.add("retries", store=self.label)
         self._telemetry.set("store_up", 0, store=self.label)
-        if isinstance(error, StoreRefusedError):
+        if needs_mending(error):
             self._telemetry.error("store_refused", f"{text}; it is tried every {self._probe_s:g} s")
         else:
             self._telemetry.warning("store_unavailable", f"{text}; it is tried again until it works")
 
     def _worked(self) -> None:
         self._telemetry.set("store_up", 1, store=self.label)
-        if self.problem:
-            self.problem, self.problem_since_us = "", 0
+        if self._error:
+            self._error, self._error_since_us = "", 0
             self._telemetry.info("store_back", f"{self.label} is being written again")
 
-    def _pause_s(self, error: StoreUnavailableError, backoff: Backoff) -> float:
-        if isinstance(error, StoreRefusedError):
-            backoff.reset()
-            return self._probe_s * random.uniform(0.9, 1.1)  # noqa: S311 - jitter, not a secret
-        return max(backoff.next_s(), error.retry_after_s)
+    def _pause_s(self, error: RavenError, backoff: Backoff) -> float:
+        if isinstance(error, StoreUnavailableError) and not needs_mending(error):
+            return max(backoff.next_s(), error.retry_after_s)
+        backoff.reset()
+        return self._probe_s * random.uniform(0.9, 1.1)  # noqa: S311 - jitter, not a secret
+
+
+def needs_mending(error: RavenError) -> bool:
+    """Whether somebody has to do something: all but a store that is merely not available now."""
+    return not isinstance(error, StoreUnavailableError) or isinstance(error, StoreRefusedError)

@@ -16,6 +16,7 @@ from raven.batches.batch import Cursor
 from raven.sinks.dead_letters import FOLDER, DeadLetters
 from raven.sinks.influx import InfluxTradeStore, scan_trades
 from raven.sinks.influx.delivery import MOST_REFUSED_ROWS
+from raven.sinks.refusals import MOST_IN_A_ROW
 from raven.sinks.store import StoreRefusedError, StoreUnavailableError, TradeFlush, WriteResult
 from tests.databases.front import Front, Reply
 from tests.databases.influx_stores import held, letters_in, make_store, settings_of
@@ -133,6 +134,24 @@ def test_bad_rows_are_found_in_whatever_request_they_lie(bucket: Bucket, front: 
         assert store.write(flush(trades)) == WriteResult(rows=1_994, dead=6)
     assert letters_in(tmp_path)["trade_id"].to_list() == bad
     assert_held(bucket, trades.filter(~pl.col("trade_id").is_in(bad)))
+
+
+def test_a_quiet_market_does_not_turn_a_fault_of_the_bucket_into_dead_letters(
+    fronted: InfluxTradeStore, bucket: Bucket, tmp_path: Path
+) -> None:
+    trades = some_trades("BTCUSDT", 0, 30)
+    spoil(bucket, "2024-08-09T00:00:00")
+    for row in range(MOST_IN_A_ROW):
+        assert fronted.write(flush(trades[row : row + 1], row)).dead == 1
+    for _ in range(2):
+        with pytest.raises(StoreRefusedError, match=r"every row is refused: .*field type conflict.*mend the bucket"):
+            fronted.write(flush(trades[MOST_IN_A_ROW : MOST_IN_A_ROW + 1], 99))
+    assert fronted.position("up") == Cursor("j", MOST_IN_A_ROW - 1)
+    bucket.query("DROP MEASUREMENT trades")
+    assert fronted.write(flush(trades[MOST_IN_A_ROW:], 99)).rows == 30 - MOST_IN_A_ROW
+    for letters in DeadLetters(tmp_path / FOLDER).read():
+        assert fronted.resend(letters.rows) == []
+    assert_held(bucket, trades)
 
 
 def test_so_many_refused_rows_are_a_fault_of_the_bucket(

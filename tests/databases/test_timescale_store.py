@@ -13,6 +13,7 @@ from raven.batches.batch import Cursor
 from raven.errors import InputError, SettingsError
 from raven.settings import TimescaleSettings
 from raven.sinks.dead_letters import DeadLetters
+from raven.sinks.refusals import MOST_IN_A_ROW
 from raven.sinks.store import BAR_SCHEMAS, BarFlush, Refusal, StoreRefusedError, WriteResult
 from raven.sinks.timescale import TimescaleBarStore
 from raven.sinks.timescale.schema import init_db
@@ -142,10 +143,24 @@ def test_a_table_that_refuses_everything_is_at_fault_not_the_rows(server, store,
         with pytest.raises(StoreRefusedError, match=r"more than 100 rows.*mad") as caught:
             store.write(flush)
         assert "constraints" in caught.value.hint
-    assert store._dead_letters.count() == 0
+    assert sum(one.rows.height for one in store._dead_letters.read()) == 0
     assert store.position("up") is None
     server.psql(f"ALTER TABLE {kind} DROP CONSTRAINT mad", url)
     assert store.write(flush) == WriteResult(rows=500)
+
+
+def test_bar_after_bar_refused_is_a_fault_of_the_table_too(server, store, url, kind):
+    server.psql(f"ALTER TABLE {kind} ADD CONSTRAINT mad CHECK (volume < 0) NOT VALID", url)
+    for number in range(MOST_IN_A_ROW):
+        flush = BarFlush([some_bars(kind, [number])], {"up": Cursor("j", number)})
+        assert store.write(flush) == WriteResult(dead=1)
+    flush = BarFlush([some_bars(kind, [99])], {"up": Cursor("j", 99)})
+    for _ in range(2):
+        with pytest.raises(StoreRefusedError, match=r"every row is refused.*mad"):
+            store.write(flush)
+    assert store.position("up") == Cursor("j", MOST_IN_A_ROW - 1)
+    server.psql(f"ALTER TABLE {kind} DROP CONSTRAINT mad", url)
+    assert store.write(flush) == WriteResult(rows=1)
 
 
 def test_dead_letters_are_sent_again_and_those_still_refused_are_told(server, store, url, kind):
@@ -159,7 +174,7 @@ def test_dead_letters_are_sent_again_and_those_still_refused_are_told(server, st
     refusals = store.resend(rows)
     assert [rows[refusal.row]["symbol"].item() for refusal in refusals] == ["A\0", "A\0"]
     store._dead_letters.settle(letter, refusals)
-    assert store._dead_letters.count() == 2
+    assert sum(one.rows.height for one in store._dead_letters.read()) == 2
     assert stored(url, kind).equals(bad[0])
     assert store.position("up") == Cursor("j", 1)
     assert store.rows() == 4

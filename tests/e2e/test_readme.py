@@ -35,10 +35,21 @@ def blocks() -> list[tuple[str, str]]:
     return BLOCK.findall((ROOT / "README.md").read_text())
 
 
+def exports() -> str:
+    """What the README's terminal has exported since its services were started."""
+    return "\n".join(line for line in block("source .venv").splitlines() if line.startswith("export"))
+
+
 def shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     return subprocess.run(
-        ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+        ["bash", "-c", f"{exports()}\n{command}"],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
 
 
@@ -114,9 +125,9 @@ def test_no_block_is_left_out() -> None:
         ("sh", "make run"), ("sh", "make test"), ("sh", "source .venv/bin/activate"),
         ("sh", "ravenctl start --service tick_persistence --symbol BTCUSDT"),
         ("sh", "ravenctl stop --symbol BTCUSDT --venue spot"),
-        ("python", "import raven"), ("python", 'for batch in raven.replay("data/binance_spot-50001"):'),
+        ("python", "import raven"), ("python", 'for batch in raven.replay("data/simulated/binance_spot-50001"):'),
         ("toml", "[influx]"), ("sh", "export RUN_MODE=prod"), ("sh", "raven deadletters"),
-        ("python", "import raven"), ("sh", "raven replay data/binance_spot-50001 --speed max"),
+        ("python", "import raven"), ("sh", "raven replay data/simulated/binance_spot-50001 --speed max"),
         ("sh", "raven simulate --symbols 1000 --rate 1 --port 9444 --fault drop@5 --faults 20 --fault-seed 7"),
         ("sh", "raven config"),
     ]  # fmt: skip
@@ -199,9 +210,9 @@ def test_stop_goes_everywhere(folder: Path) -> None:
 
 def test_yesterday_is_replayed(run: Run) -> None:
     run.end()
-    live = complete_bars(run.folder / "data" / "raven_timebar-50051")
+    live = complete_bars(run.folder / "data" / "simulated" / "raven_timebar-50051")
     assert live.height > 2
-    replayed = background(block("raven replay"), run.folder, "replay.log")
+    replayed = background(f"{exports()}\n{block('raven replay')}", run.folder, "replay.log")
     consumer = None
     try:
         wait_until(lambda: not is_free(50001), 60, "the replay listens")
@@ -243,12 +254,12 @@ def test_into_the_databases(run: Run, tmp_path: Path, bucket: Bucket, database: 
         settings = settings.replace(written, real)
     (tmp_path / "prod.toml").write_text(settings)
     set_up, letters = block("raven init-db"), block("raven deadletters")
-    production = Run(tmp_path, RUN_MODE="prod")
+    stores = "export RAVEN__STORES=influx,timescale"  # the market is simulated: only what is named takes its trades
+    production = Run(tmp_path, RUN_MODE="prod", RAVEN__STORES="influx,timescale")
     try:
         wait_until(lambda: not any(is_free(port) for port in PORTS), 60, "all services listen")
         wait_until(lambda: "init-db" in shell("ravenctl status --service bar_persistence", tmp_path).stdout, 20, "told")
-        exports = "\n".join(line for line in block("source .venv").splitlines() if line.startswith("export"))
-        done = shell(f"{exports}\n{set_up}", tmp_path)
+        done = shell(f"{stores}\n{set_up}", tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "time_bars" in done.stdout
         assert "failed" not in done.stdout
@@ -258,7 +269,7 @@ def test_into_the_databases(run: Run, tmp_path: Path, bucket: Bucket, database: 
 
         def read_back() -> bool:
             code = "import raven; print(raven.scan_trades().collect().height, raven.scan_bars().collect().height)"
-            done = shell(f'RUN_MODE=prod python -c "{code}"', tmp_path)
+            done = shell(f'{stores}; RUN_MODE=prod python -c "{code}"', tmp_path)
             return done.returncode == 0 and all(int(number) >= 2 for number in done.stdout.split())
 
         wait_until(read_back, 90, "trades and bars are read back from the databases")
@@ -269,7 +280,7 @@ def test_into_the_databases(run: Run, tmp_path: Path, bucket: Bucket, database: 
         for line in letters.splitlines():
             done = shell(f"RUN_MODE=prod {line}", tmp_path)
             assert done.returncode == 0, done.stdout + done.stderr
-        assert not (tmp_path / "data" / "delta").exists(), "without stores = [...] the databases alone are written"
+        assert not (tmp_path / "data" / "simulated" / "delta").exists(), "the databases alone are written"
         assert shell("ravenctl stop-all", tmp_path).returncode == 0
     finally:
         production.end()

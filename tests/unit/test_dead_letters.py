@@ -24,7 +24,7 @@ def rows(count: int) -> pl.DataFrame:
 def test_what_was_refused_is_kept_with_its_reason(letters: DeadLetters) -> None:
     letters.add("influx", "trades", rows(10), [Refusal(3, "no"), Refusal(7, "never")])
     [kept] = letters.read()
-    assert (kept.store, kept.table, letters.count()) == ("influx", "trades", 2)
+    assert (kept.store, kept.table, sum(one.rows.height for one in letters.read())) == ("influx", "trades", 2)
     assert kept.rows.get_column("reason").to_list() == ["no", "never"]
     assert kept.rows.drop(ADDED).equals(rows(10)[[3, 7]])
     assert kept.rows.columns == [*TRADES.schema.names, *ADDED]
@@ -33,7 +33,7 @@ def test_what_was_refused_is_kept_with_its_reason(letters: DeadLetters) -> None:
 def test_nothing_refused_leaves_nothing(letters: DeadLetters) -> None:
     letters.add("influx", "trades", rows(10), [])
     assert letters.read() == []
-    assert letters.count() == 0
+    assert sum(one.rows.height for one in letters.read()) == 0
     assert not letters.folder.exists()
 
 

@@ -78,4 +78,4 @@ def test_letters_that_cannot_be_sent_stay(
     done = CliRunner().invoke(app, ["deadletters", "--resend"])
     assert done.exit_code == 1
     assert says in str(done.exception)
-    assert letters.count() == 3
+    assert sum(one.rows.height for one in letters.read()) == 3

@@ -18,6 +18,7 @@ from raven.batches.instrument import Instrument
 from raven.batches.schema import TRADE_SCHEMA, to_record_batch
 from raven.rpc.subscriptions import SubscriptionTable
 from raven.sinks import sink as sinks
+from raven.sinks import worker as workers
 from raven.sinks.delta import DeltaTradeStore
 from raven.sinks.sink import FlushLimits
 from raven.sinks.store import StoreRefusedError, StoreUnavailableError, TradeFlush, WriteResult
@@ -341,3 +342,46 @@ async def test_a_store_that_hangs_does_not_hold_up_the_end(tmp_path: Path, monke
     store.hangs.set()
     while store._table._lock is not None:
         await asyncio.sleep(0.01)  # the thread that was left behind ends
+
+
+async def test_what_no_waiting_mends_is_told_and_ends_no_service(tmp_path: Path) -> None:
+    held = FlakyStore(tmp_path / "delta")
+    held.open()
+    store = FlakyStore(tmp_path / "delta")
+    sink = a_sink(store, probe_s=0.1)
+    run = asyncio.ensure_future(sink.run())
+    async with asyncio.timeout(10):
+        while not sink.problem:
+            await asyncio.sleep(0.01)
+    assert "is being written by process" in sink.problem
+    held.close()
+    async with asyncio.timeout(10):
+        await sink.ready.wait()
+    assert not run.done()
+    run.cancel()
+    await asyncio.gather(run, return_exceptions=True)
+    await sink.close()
+
+
+async def test_a_store_that_does_not_answer_has_a_problem_before_it_gives_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "SLOW_S", 0.2)
+    store = FlakyStore(tmp_path / "delta")
+    sink = a_sink(store)
+    run = asyncio.ensure_future(sink.run())
+    await sink.ready.wait()
+    assert sink.problem == ""
+    store.hangs = threading.Event()
+    await feed(sink, range(1, 2))
+    async with asyncio.timeout(10):
+        while not sink.problem:
+            await asyncio.sleep(0.01)
+    assert sink.problem == "delta/trades: no answer for 0 s"
+    assert sink.worker.problem_since_us > 0
+    store.hangs.set()
+    await until_stored(sink, 10)
+    assert (sink.problem, sink.worker.problem_since_us) == ("", 0)
+    run.cancel()
+    await asyncio.gather(run, return_exceptions=True)
+    await sink.close()

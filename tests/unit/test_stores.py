@@ -21,6 +21,8 @@ TIMESCALE = TimescaleSettings(url="postgresql://raven:secret@127.0.0.1:1/raven")
     [
         ({}, [], ["delta"], ["delta"]),
         ({"influx": INFLUX}, [], ["influx"], ["delta"]),
+        ({"influx": INFLUX, "simulated": True}, [], ["delta"], ["delta"]),
+        ({"influx": INFLUX, "simulated": True}, ["influx", "delta"], ["influx", "delta"], ["delta"]),
         ({"timescale": TIMESCALE}, [], ["delta"], ["timescale"]),
         ({"influx": INFLUX, "timescale": TIMESCALE}, [], ["influx"], ["timescale"]),
         ({"influx": INFLUX, "timescale": TIMESCALE}, ["delta"], ["delta"], ["delta"]),
@@ -51,7 +53,7 @@ def test_a_sink_without_a_store_says_so() -> None:
     [
         ({"stores": ["influx"]}, "influx.url is not set"),
         ({"stores": ["delta", "timescale"]}, "timescale.url is not set"),
-        ({"stores": ["delta", "delta"]}, "names one twice"),
+        ({"stores": ["delta", "delta"]}, "one is named twice"),
         ({"stores": ["postgres"]}, "'influx', 'timescale' or 'delta'"),
         ({"influx": {"url": "http://127.0.0.1:1", "org": "o"}}, "bucket, token not"),
         ({"influx": {"url": "influx:8086"}}, "not a URL of this kind"),

@@ -71,6 +71,12 @@ async def _bounded(check: Check, limit_s: float) -> Sequence[Finding]:
         return [Finding.of(check.name, error)]
     except OSError as error:
         return [Finding(check.name, Level.FAILED, str(error))]
+    except Exception as error:  # noqa: BLE001 - one check that fails unexpectedly leaves the others theirs
+        return [
+            Finding(
+                check.name, Level.FAILED, f"{type(error).__name__}: {error}", "nobody foresaw this: please report it"
+            )
+        ]
 
 
 class _LeftBehind(ThreadPoolExecutor):

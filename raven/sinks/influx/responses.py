@@ -116,7 +116,7 @@ def _unreached(text: str) -> Verdict:
         return Verdict(Action.MEND, text, "set influx.tls_ca to the authority that signed it, or influx.verify_tls")
     if "wrong version number" in lower or "record layer" in lower:  # TLS was spoken to a plain HTTP port
         return Verdict(Action.MEND, text, _NOT_INFLUX)
-    return Verdict(Action.RETRY, text)
+    return Verdict(Action.RETRY, text, "is it running, is influx.url right?")
 
 
 def _phrase(status: int | None) -> str:

@@ -19,6 +19,7 @@ from raven.sinks.influx.delivery import TOO_OLD, Delivery, check, deliver
 from raven.sinks.influx.lines import unwritable
 from raven.sinks.influx.progress import Progress, Target, load, save
 from raven.sinks.influx.responses import Action, classify
+from raven.sinks.refusals import RefusalWatch
 from raven.sinks.store import Refusal, StoreRefusedError, TradeFlush, WriteResult
 
 PROBE: Final = b"# raven\n"
@@ -42,6 +43,7 @@ class InfluxTradeStore:
         self._client = Client(settings)
         self._target = Target(settings.url, settings.org, settings.bucket)
         self._progress = Progress(self._target)
+        self._watch = RefusalWatch("mend the bucket, or set influx.bucket to a fresh one; nothing goes on before")
         self._lock: FolderLock | None = None
 
     def open(self) -> None:
@@ -82,7 +84,7 @@ class InfluxTradeStore:
         keys = self._keys(trades)
         last = trades.select("venue", "symbol").join(keys, on=TRADES.group, how="left", maintain_order="left")
         new = trades.filter((pl.col("trade_id") > last.get_column("last")).fill_null(value=True))
-        delivery = self._send(new)
+        delivery = self._send(new, self._watch)
         self._dead_letters.add(self.name, self.table, new, delivery.refused)
         dead = len(delivery.refused)
         stored = new.height - dead - delivery.too_old
@@ -115,7 +117,7 @@ class InfluxTradeStore:
             self._lock.release()
             self._lock = None
 
-    def _send(self, trades: pl.DataFrame) -> Delivery:
+    def _send(self, trades: pl.DataFrame, watch: RefusalWatch | None = None) -> Delivery:
         """Write `trades`; the refused ones are numbered as they lie there, in that order."""
         refused = list(unwritable(trades))
         rows = pl.int_range(trades.height, eager=True)
@@ -128,6 +130,8 @@ class InfluxTradeStore:
             request_rows=limits.request_rows,
             request_bytes=limits.request_bytes,
         )
+        if watch is not None:
+            watch.check(delivery.refused, accepted=rows.len() - len(delivery.refused))
         refused += [Refusal(rows[refusal.row], refusal.reason) for refusal in delivery.refused]
         return Delivery(sorted(refused, key=lambda refusal: refusal.row), delivery.too_old)
 

@@ -13,6 +13,7 @@ from raven.batches.schema import to_frame, to_record_batch
 from raven.settings import TimescaleSettings
 from raven.sinks.dead_letters import DeadLetters
 from raven.sinks.encode import BARS, encode_bars, row_count
+from raven.sinks.refusals import RefusalWatch
 from raven.sinks.store import BarFlush, BarKind, Refusal, WriteResult
 from raven.sinks.timescale import staging
 from raven.sinks.timescale.schema import check
@@ -46,6 +47,7 @@ class TimescaleBarStore:
         self._layout = BARS[kind]
         self._writer = writer
         self._dead_letters = dead_letters
+        self._watch = RefusalWatch(f"so it is not the rows: look at the constraints and triggers of {kind}")
         self._session: Session | None = None
         self._positions: dict[str, Cursor] = {}
         self._rows = 0
@@ -84,6 +86,7 @@ class TimescaleBarStore:
         if moved or not bars.is_empty():
             with self._transaction() as session:
                 stored = staging.store(session, self._layout, bars)
+                self._watch.check(stored.refusals, accepted=bars.height - len(stored.refusals))
                 if moved:
                     session.run(MOVE_POSITIONS, self._position_rows(moved))
                 self._dead_letters.add(self.name, self.table, bars, stored.refusals)

@@ -5,24 +5,28 @@ The TOML files are looked for in the working directory. An unknown key is an err
 
 from raven.settings.loading import Origin, load, nearest, origins
 from raven.settings.sections import (
-    MAX_PORT,
-    METRICS_PORT_OFFSET,
     BinanceFuturesSettings,
     BinanceSettings,
     BinanceSpotSettings,
-    DeltaSettings,
-    InfluxSettings,
     JournalSettings,
-    LogLevel,
-    Section,
     SecuritySettings,
     ServerSettings,
     Settings,
-    StoreName,
     TibsSettings,
     TimebarSettings,
-    TimescaleSettings,
     UpstreamSettings,
+)
+from raven.settings.stores import (
+    DeltaSettings,
+    InfluxSettings,
+    TimescaleSettings,
+)
+from raven.settings.values import (
+    MAX_PORT,
+    METRICS_PORT_OFFSET,
+    LogLevel,
+    Section,
+    StoreName,
 )
 
 __all__ = [

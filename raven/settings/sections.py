@@ -3,70 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from raven.settings.addresses import HTTP, POSTGRESQL, WEBSOCKET, checked_url, parse_address
 from raven.settings.layers import layers
-
-METRICS_PORT_OFFSET = 1000
-MAX_PORT = 65_535
-
-
-class Section(BaseModel):
-    """One table of the settings file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _address(text: str) -> str:
-    if text:
-        parse_address(text)
-    return text
-
-
-def _split(value: Any) -> Any:
-    """A list written as `60,300`, or a single number."""
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    return [value] if isinstance(value, int | float) else value
-
-
-def _can_be_sent(token: SecretStr) -> SecretStr:
-    """A header holds nothing else; a library that is given it would show the token with its error."""
-    if not all("!" <= character <= "~" for character in token.get_secret_value()):
-        raise ValueError("a token has visible ASCII characters only: no blanks, no line ends")
-    return token
-
-
-def _names_no_user(url: str) -> str:
-    """The address of a database is told in messages: a password is no part of it."""
-    if "@" in url.partition("?")[0]:
-        raise ValueError("the URL of an InfluxDB holds no user and password; the token has a setting of its own")
-    return url
-
-
-Port = Annotated[int, Field(ge=1, le=MAX_PORT - METRICS_PORT_OFFSET)]
-Address = Annotated[str, AfterValidator(_address)]
-WebSocketUrl = Annotated[str, AfterValidator(lambda url: checked_url(url, WEBSOCKET))]
-LIST = BeforeValidator(_split)
-HttpUrl = Annotated[str, AfterValidator(lambda url: checked_url(url, HTTP))]
-OptionalHttpUrl = Annotated[str, AfterValidator(lambda url: url and checked_url(url, HTTP))]
-InfluxUrl = Annotated[OptionalHttpUrl, AfterValidator(_names_no_user)]
-Token = Annotated[SecretStr, AfterValidator(_can_be_sent)]
-StoreName = Literal["influx", "timescale", "delta"]
-LogLevel = Literal["debug", "info", "warning", "error"]
+from raven.settings.stores import DeltaSettings, InfluxSettings, TimescaleSettings
+from raven.settings.values import (
+    LIST,
+    METRICS_PORT_OFFSET,
+    Address,
+    HttpUrl,
+    LogLevel,
+    Port,
+    Section,
+    StoreName,
+    Token,
+    WebSocketUrl,
+)
 
 
 class ServerSettings(Section):
@@ -214,65 +169,6 @@ class TimebarSettings(Section):
 
     seconds: Annotated[list[Annotated[int, Field(ge=1)]], LIST] = [60]
     allowed_lateness_ms: int = Field(2_000, ge=0)
-
-
-class DeltaSettings(Section):
-    """When the embedded store is written and compacted."""
-
-    flush_rows: int = Field(100_000, ge=1)
-    flush_s: float = Field(10.0, gt=0)
-    maintain_s: float = Field(600.0, gt=0)
-
-
-class InfluxSettings(Section):
-    """InfluxDB v2 for trades; not configured while `url` is empty, otherwise token, org and bucket are needed.
-
-    - `verify_tls`, `tls_ca`: whether an https server's certificate is checked, and the PEM file of the authorities that
-      are trusted; empty: well-known public ones.
-    - `timeout_s`: how long an answer is waited for.
-    - `flush_rows`, `flush_s`: when trades are written; `request_rows`, `request_bytes` bound each request of a flush.
-    """
-
-    url: InfluxUrl = ""
-    token: Token = SecretStr("")
-    org: str = ""
-    bucket: str = ""
-    verify_tls: bool = True
-    tls_ca: str = ""
-    timeout_s: float = Field(30.0, gt=0)
-    flush_rows: int = Field(100_000, ge=1)
-    flush_s: float = Field(1.0, gt=0)
-    request_rows: int = Field(10_000, ge=1)
-    request_bytes: int = Field(4 * 2**20, ge=2**12)
-
-    @model_validator(mode="after")
-    def _is_whole(self) -> Self:
-        missing = [name for name in ("org", "bucket") if not getattr(self, name)]
-        missing += [] if self.token.get_secret_value() else ["token"]
-        if self.url and missing:
-            raise ValueError(f"url is set and {', '.join(missing)} not: InfluxDB needs url, token, org and bucket")
-        return self
-
-
-class TimescaleSettings(Section):
-    """TimescaleDB, or plain PostgreSQL, for bars; not configured while `url` is empty.
-
-    - `url`: postgresql://user:password@host:port/database, with options such as `?sslmode=verify-full`.
-    - `timeout_s`: how long an answer is waited for.
-    - `flush_rows`, `flush_s`: when bars are written.
-    """
-
-    url: SecretStr = SecretStr("")
-    timeout_s: float = Field(30.0, gt=0)
-    flush_rows: int = Field(20_000, ge=1)
-    flush_s: float = Field(1.0, gt=0)
-
-    @field_validator("url")
-    @classmethod
-    def _is_postgresql(cls, url: SecretStr) -> SecretStr:
-        if url.get_secret_value():
-            checked_url(url.get_secret_value(), POSTGRESQL, secret=True)
-        return url
 
 
 class Settings(BaseSettings):

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from raven.errors import StoreError
-from raven.settings.sections import InfluxSettings
+from raven.settings import InfluxSettings
 from raven.sinks.dead_letters import FOLDER, DeadLetters
 from raven.sinks.influx import InfluxTradeStore, scan_trades
 from tests.servers.influx import Bucket

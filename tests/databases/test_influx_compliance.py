@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from raven.settings.sections import InfluxSettings
+from raven.settings import InfluxSettings
 from raven.sinks.store import TradeStore
 from tests.databases.influx_stores import held, make_store, settings_of
 from tests.servers.influx import AnyInflux, Bucket
@@ -20,7 +20,7 @@ class TestCompliance(TradeStoreCompliance):
     unstorable = frozenset({"\n\t"})
     child = (
         "import json\n"
-        "from raven.settings.sections import InfluxSettings\n"
+        "from raven.settings import InfluxSettings\n"
         "from tests.databases.influx_stores import make_store\n"
         "store = make_store(InfluxSettings(**json.loads((where / 'settings.json').read_text())), where)"
     )

@@ -133,7 +133,7 @@ import json, sys
 from pathlib import Path
 from raven.batches.batch import Cursor
 from raven.batches.schema import TRADE_SCHEMA
-from raven.settings.sections import InfluxSettings
+from raven.settings import InfluxSettings
 from raven.sinks.store import TradeFlush
 from tests.databases.influx_stores import make_store
 from tests.unit.store_compliance import SPOT, some_trades

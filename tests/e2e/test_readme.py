@@ -173,7 +173,9 @@ def test_start_list_status_and_read(folder: Path) -> None:
 
 def test_settings_are_printed(folder: Path) -> None:
     everything, server = [shell(line, folder) for line in block("raven config server").splitlines()]
-    assert re.search(r"futures\.rest_url +http://127\.0\.0\.1:9443 +RAVEN__BINANCE_FUTURES__REST_URL", everything.stdout)
+    assert re.search(
+        r"futures\.rest_url +http://127\.0\.0\.1:9443 +RAVEN__BINANCE_FUTURES__REST_URL", everything.stdout
+    )
     assert re.search(r"server\.port_tibs +50052 +default", server.stdout)
     assert "binance" not in server.stdout.replace("server.port_binance", "")
     assert (everything.returncode, server.returncode) == (0, 0)

@@ -34,6 +34,7 @@ from raven.sinks.delta.durable import (
     sync_commits,
 )
 from raven.sinks.encode import Layout
+from raven.sinks.lock import hold
 from raven.sinks.store import StoreUnavailableError
 
 CHECKPOINT_COMMITS: Final = 50
@@ -86,7 +87,7 @@ class Table:
                 f"{self.path} cannot hold a Delta table that every reader opens",
                 hint="put the data folder where the path has no spaces and only ASCII letters",
             )
-        self._take_lock()
+        self._lock = hold(self.path)
         try:
             with explained(f"{self.path} cannot be opened"):
                 self.cut = tuple(cut_torn_commits(self.path))
@@ -194,20 +195,6 @@ class Table:
         log = self.path / LOG_FOLDER
         newest = range(max(0, version - 2), version + 1)
         sync_commits(self.path, [number for number in newest if (log / f"{number:020}.json").exists()])
-
-    def _take_lock(self) -> None:
-        lock = self.path.with_suffix(".lock")
-        try:
-            self._lock = FolderLock(lock)
-        except BlockingIOError as error:
-            raise StoreError(
-                f"{self.path} is being written by process {lock.read_text() or 'unknown'}",
-                hint="a Delta table has one writer: stop that service, or give this one another data folder",
-            ) from error
-        except OSError as error:
-            raise StoreError(
-                f"{self.path} cannot be opened: {error}", hint="check the data folder and its permissions"
-            ) from error
 
     def _create_or_check(self) -> None:
         is_file = self.path.exists() and not self.path.is_dir()

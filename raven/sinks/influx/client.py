@@ -17,7 +17,7 @@ from isal import igzip
 from urllib3.exceptions import HTTPError, InsecureRequestWarning, MaxRetryError, NewConnectionError
 from urllib3.exceptions import TimeoutError as Urllib3TimeoutError
 
-from raven.settings.sections import InfluxSettings
+from raven.settings import InfluxSettings
 from raven.sinks.influx.responses import Answer
 from raven.sinks.store import StoreRefusedError
 

@@ -14,7 +14,7 @@ from polars.io.plugins import register_io_source
 from raven.batches.schema import polars_schema
 from raven.clock import utc
 from raven.errors import StoreError
-from raven.settings.sections import InfluxSettings
+from raven.settings import InfluxSettings
 from raven.sinks.encode import TRADES
 from raven.sinks.influx.client import Client
 from raven.sinks.influx.lines import FLOATS, TAGS

@@ -11,7 +11,7 @@ import polars as pl
 from raven.batches.batch import Cursor
 from raven.errors import StoreError
 from raven.files import FolderLock
-from raven.settings.sections import InfluxSettings
+from raven.settings import InfluxSettings
 from raven.sinks.dead_letters import DeadLetters
 from raven.sinks.encode import TRADES, encode_trades, row_count
 from raven.sinks.influx.client import Client
@@ -19,6 +19,7 @@ from raven.sinks.influx.delivery import TOO_OLD, Delivery, check, deliver
 from raven.sinks.influx.lines import unwritable
 from raven.sinks.influx.progress import Progress, Target, load, save
 from raven.sinks.influx.responses import Action, classify
+from raven.sinks.lock import hold
 from raven.sinks.refusals import RefusalWatch
 from raven.sinks.store import Refusal, StoreRefusedError, TradeFlush, WriteResult
 
@@ -53,7 +54,7 @@ class InfluxTradeStore:
         when the server does not answer, StoreRefusedError when it needs mending.
         """
         if self._lock is None:
-            self._take_lock()
+            self._lock = hold(self._path)
         try:
             self._progress = load(self._path, self._target)
             verdict = classify(self._client.write(PROBE))
@@ -152,15 +153,3 @@ class InfluxTradeStore:
         if after != now:
             save(self._path, after)
             self._progress = after
-
-    def _take_lock(self) -> None:
-        path = self._path.with_suffix(".lock")
-        try:
-            self._lock = FolderLock(path)
-        except BlockingIOError as error:
-            raise StoreError(
-                f"{self._path} is being written by process {path.read_text() or 'unknown'}",
-                hint="stop that service, or give this one another data folder",
-            ) from error
-        except OSError as error:
-            raise StoreError(f"{path} cannot be opened: {error}", hint="check the data folder") from error

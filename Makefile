@@ -23,7 +23,7 @@ check: $(VENV)/.dev ## format, lint, types, layers, unit and property tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q -n 4 --dist worksteal tests/unit
+	$(BIN)/pytest -q -n 6 --dist worksteal tests/unit
 
 test: check tools servers ## all tests, real databases, real processes and real recorded data included
 	$(BIN)/pytest -q -n 2 --dist worksteal tests/databases

@@ -8,7 +8,7 @@ a second time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from raven.batches.schema import to_frame, to_record_batch
 from raven.batches.selection import Selection
 from raven.batches.sequence import check_sequence
 from raven.errors import StateError
-from raven.rpc.consumer import goes_back
+from raven.rpc.consumer import Progress, goes_back
 from raven.rpc.hub import Hub
 from raven.rpc.subscriptions import SubscriptionTable
 from raven.tasks import finish
@@ -56,8 +56,8 @@ class Aggregator:
         venues: Mapping[str, str],
         schema: pa.Schema,
         telemetry: Telemetry,
-        joined: Callable[[str, Sequence[Instrument]], None],
-        left: Callable[[str, Sequence[Instrument]], None] = lambda *_: None,
+        joined: Progress,
+        left: Progress = lambda *_: None,
     ) -> None:
         self._kernels = {kernel.spec: kernel for kernel in kernels}
         self._hub = hub

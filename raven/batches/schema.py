@@ -117,7 +117,7 @@ def to_record_batch(frame: pl.DataFrame, schema: pa.Schema) -> pa.RecordBatch:
             raise InputError(f"column {field.name} holds {table.column(field.name).null_count} nulls")
     try:
         table = table.cast(schema)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:  # all say: there is no such cast
         raise InputError(f"columns do not fit the schema: {error}") from error
     batches = table.combine_chunks().to_batches()
     return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=schema)

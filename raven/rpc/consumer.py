@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
 
 import pyarrow as pa
 
 from raven.batches.batch import BatchMeta, Cursor
 from raven.batches.instrument import Instrument
+
+Progress: TypeAlias = Callable[[str, Sequence[Instrument]], None]
+"""Told of an upstream and some of its instruments: they joined, or all that there was of them is durable."""
 
 
 class Consumer(Protocol):

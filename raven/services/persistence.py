@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
-from raven.batches.batch import Cursor
-from raven.batches.instrument import Instrument
 from raven.clock import now_us
 from raven.control.consumer_component import ConsumerComponent
 from raven.control.plan import VENUES
+from raven.rpc.consumer import Progress
 from raven.rpc.follower import Follower
 from raven.rpc.pb import control_pb2
 from raven.rpc.subscriptions import SubscriptionTable
 from raven.services.runtime import Environment, Service
 from raven.settings import StoreName
-from raven.sinks.sink import Sink
+from raven.sinks.sink import Acknowledge, Sink
 from raven.sinks.store import BarStore, TradeStore
 from raven.telemetry import Telemetry
 
 AnySink: TypeAlias = Sink[TradeStore] | Sink[BarStore]
 TELL_EVERY_S: Final = 2.0
-
-
-Progress: TypeAlias = Callable[[str, Sequence[Instrument]], None]
 
 
 def joined(environment: Environment, store: StoreName) -> Progress:
@@ -77,11 +73,8 @@ def build(environment: Environment, sinks: Sequence[AnySink], facts: Subscriptio
     )
 
 
-def _acknowledge(followers: Mapping[str, Follower]) -> Callable[[str, Cursor | None], Awaitable[None]]:
-    async def acknowledge(upstream: str, cursor: Cursor | None) -> None:
-        await followers[upstream].acknowledge(cursor)
-
-    return acknowledge
+def _acknowledge(followers: Mapping[str, Follower]) -> Acknowledge:
+    return lambda upstream, cursor: followers[upstream].acknowledge(cursor)
 
 
 async def _tell(fed: Sequence[tuple[AnySink, Mapping[str, Follower]]], telemetry: Telemetry) -> None:

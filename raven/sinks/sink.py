@@ -24,7 +24,7 @@ from raven.batches.schema import to_frame
 from raven.batches.selection import Selection
 from raven.clock import monotonic_ns
 from raven.errors import StoreError
-from raven.rpc.consumer import goes_back
+from raven.rpc.consumer import Progress, goes_back
 from raven.rpc.subscriptions import SubscriptionTable
 from raven.sinks.store import (
     Store,
@@ -74,8 +74,8 @@ class Sink(ABC, Generic[S]):
         upstreams: Sequence[str],
         facts: SubscriptionTable,
         telemetry: Telemetry,
-        joined: Callable[[str, Sequence[Instrument]], None],
-        left: Callable[[str, Sequence[Instrument]], None] = lambda *_: None,
+        joined: Progress,
+        left: Progress = lambda *_: None,
     ) -> None:
         self.facts = facts
         self.acknowledge: Acknowledge | None = None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 
 from raven.batches.batch import Cursor
-from raven.batches.instrument import Instrument
+from raven.rpc.consumer import Progress
 from raven.rpc.subscriptions import SubscriptionTable
 from raven.sinks.sink import FlushLimits, Sink
 from raven.sinks.store import TradeFlush, TradeStore, WriteResult
@@ -25,8 +25,8 @@ class TradeSink(Sink[TradeStore]):
         venues: Mapping[str, str],
         facts: SubscriptionTable,
         telemetry: Telemetry,
-        joined: Callable[[str, Sequence[Instrument]], None],
-        left: Callable[[str, Sequence[Instrument]], None] = lambda *_: None,
+        joined: Progress,
+        left: Progress = lambda *_: None,
     ) -> None:
         super().__init__(
             store, limits, upstreams=list(venues), facts=facts, telemetry=telemetry, joined=joined, left=left

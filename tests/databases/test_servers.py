@@ -24,6 +24,8 @@ from tests.servers.install import INFLUX, POSTGRES, Packages, has_debian, instal
 from tests.servers.postgres import Postgres
 from tests.servers.sandbox import wait_until
 
+# What only the owner of a server can do; of servers in the environment the rest is tested. Where there are no servers at
+# all the fixtures skip, and fail in CI.
 managed = pytest.mark.skipif(
     not has_debian() or any(name in os.environ for name in ("RAVEN_TEST_POSTGRES_URL", "RAVEN_TEST_INFLUX_URL")),
     reason="of servers that are started here",

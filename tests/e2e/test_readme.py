@@ -125,9 +125,9 @@ def test_no_block_is_left_out() -> None:
         ("sh", "make run"), ("sh", "make test"), ("sh", "source .venv/bin/activate"),
         ("sh", "ravenctl start --service tick_persistence --symbol BTCUSDT"),
         ("sh", "ravenctl stop --symbol BTCUSDT --venue spot"),
-        ("python", "import raven"), ("python", 'for batch in raven.replay("data/simulated/binance_spot-50001"):'),
+        ("python", "import raven"), ("python", 'for batch in raven.replay("data/tour/binance_spot-50001"):'),
         ("toml", "[influx]"), ("sh", "export RUN_MODE=prod"), ("sh", "raven deadletters"),
-        ("python", "import raven"), ("sh", "raven replay data/simulated/binance_spot-50001 --speed max"),
+        ("python", "import raven"), ("sh", "raven replay data/tour/binance_spot-50001 --speed max"),
         ("sh", "raven simulate --symbols 1000 --rate 1 --port 9444 --fault drop@5 --faults 20 --fault-seed 7"),
         ("sh", "raven config"),
     ]  # fmt: skip
@@ -212,7 +212,7 @@ def test_stop_goes_everywhere(folder: Path) -> None:
 
 def test_yesterday_is_replayed(run: Run) -> None:
     run.end()
-    live = complete_bars(run.folder / "data" / "simulated" / "raven_timebar-50051")
+    live = complete_bars(run.folder / "data" / "tour" / "raven_timebar-50051")
     assert live.height > 2
     replayed = background(f"{exports()}\n{block('raven replay')}", run.folder, "replay.log")
     consumer = None
@@ -283,7 +283,7 @@ def test_into_the_databases(run: Run, tmp_path: Path, bucket: Bucket, database: 
         for line in letters.splitlines():
             done = shell(f"RUN_MODE=prod {line}", tmp_path)
             assert done.returncode == 0, done.stdout + done.stderr
-        assert not (tmp_path / "data" / "simulated" / "delta").exists(), "the databases alone are written"
+        assert not (tmp_path / "data" / "tour" / "delta").exists(), "the databases alone are written"
         assert shell("ravenctl stop-all", tmp_path).returncode == 0
     finally:
         production.end()

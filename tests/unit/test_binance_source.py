@@ -253,28 +253,40 @@ async def test_the_watermark_leaves_out_the_time_without_a_connection() -> None:
 
 
 async def test_a_full_disk_stops_the_source_and_leaves_no_hole(tmp_path: Path) -> None:
+    most, step = 200_000, 100
+    telemetry = Telemetry("test")
+
     async def script(socket: ServerConnection) -> None:
         for number in range(1, 20_001):
             await socket.send(trade(number))
+            while number % step == 0 and telemetry.totals.get("rows", 0) < number:  # no batch as large as the disk
+                if socket.close_code is not None:
+                    return
+                await asyncio.sleep(0.001)
         await socket.wait_closed()
 
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     async with serving(script) as url:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))  # no file may grow beyond it: a real refusal
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))  # no file may grow beyond it: a real refusal
         try:
             with Journal.open(tmp_path, SPOT_STREAM) as journal:
                 source = BinanceSource(
-                    Hub(journal), settings(url, batch_max_age_ms=1), SPOT, folder=tmp_path, telemetry=Telemetry("test")
+                    Hub(journal), settings(url, batch_max_age_ms=30), SPOT, folder=tmp_path, telemetry=telemetry
                 )
                 begin(source, "BTCUSDT")
                 with pytest.raises(ExceptionGroup) as raised:
                     await asyncio.wait_for(source.run(), 20)
                 assert raised.group_contains(JournalError)
+                last_id = source.last_id("BTCUSDT")
+                assert last_id is not None
+                came_meanwhile = trade(last_id + 1).encode()  # a batch so small that it would fit
+                source._frames.add((came_meanwhile, 1_760_000_000_000_000_000, 1), 0)
                 await source.close()
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    written = max(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file())
     trades, _ = recorded(tmp_path)
-    assert trades.height > 500
+    assert most - 20_000 < written <= most, "filled up before it stopped"
     assert trades.get_column("trade_id").to_list() == list(range(1, trades.height + 1))
 
 

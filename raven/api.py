@@ -15,13 +15,13 @@ from typing import Final, Literal
 import polars as pl
 
 from raven.bars.sized import MEASURES
-from raven.bars.time_bars import parse_every
+from raven.bars.time_bars import parse_every, with_empty
 from raven.batches.ipc import decode
 from raven.batches.schema import to_frame
 from raven.builders import DollarBars, TickBars, TickImbalanceBars, TimeBars, Trades, VolumeBars, build
 from raven.clock import utc
 from raven.control.plan import VENUES, resolve_venue, target_from, target_of
-from raven.errors import InputError
+from raven.errors import InputError, UpstreamError
 from raven.journal import JournalReader
 from raven.rpc.access import Access
 from raven.rpc.client import Client
@@ -73,7 +73,7 @@ def time_bars(
     trade_id `complete` is null. Raises InputError when columns or parameters do not fit.
     """
     bars = build(TimeBars(every, venue=venue, symbol=symbol), trades, partial=partial)
-    return _with_empty(bars, parse_every(every)) if fill_empty else bars
+    return with_empty(bars, parse_every(every)) if fill_empty else bars
 
 
 def tick_imbalance_bars(
@@ -230,7 +230,8 @@ async def live(
 
     `symbols`: only their rows; they must be collected already (`ravenctl start`). `venue`: of trades the source to
     listen to, spot by default; of bars only those of this venue. `host`: where the service is, as in the settings by
-    default. Raises UpstreamError when it cannot be reached or the connection is lost.
+    default. Raises UpstreamError when it cannot be reached or the connection is lost, InputError when nothing could
+    ever come.
     """
     if kind != "trades" and kind not in _SERVICE_OF:
         raise InputError(f"there is no kind {kind}", hint=f"kinds: trades, {', '.join(_SERVICE_OF)}")
@@ -241,50 +242,29 @@ async def live(
     target = target_from(host, int(found.rpartition(":")[2])) if host else found
     begin = start if isinstance(start, str) else int(utc(start).timestamp() * 1e6)
     names = [symbols] if isinstance(symbols, str) else list(symbols or ())
-    async with (
-        Client(target, Access.of(settings)) as client,
-        aclosing(client.subscribe(begin, symbols=names)) as stream,
-    ):
-        async for _, payload in stream:
-            if payload is None:
-                continue
-            frame = to_frame(decode(payload)[0])
-            if chosen is not None and "venue" in frame.columns:
-                frame = frame.filter(pl.col("venue") == chosen)
-            if frame.height:
-                yield frame
+    async with Client(target, Access.of(settings)) as client:
+        if start == "latest":  # what is kept may be of symbols that are collected no more
+            await _check_collected(client, service, names, chosen)
+        async with aclosing(client.subscribe(begin, symbols=names)) as stream:
+            async for _, payload in stream:
+                if payload is None:
+                    continue
+                frame = to_frame(decode(payload)[0])
+                if chosen is not None and "venue" in frame.columns:
+                    frame = frame.filter(pl.col("venue") == chosen)
+                if frame.height:
+                    yield frame
 
 
-def _with_empty(bars: pl.DataFrame, every_us: int) -> pl.DataFrame:
-    """`bars` with a flat bar of no volume for each empty window between two bars of a symbol.
-
-    It is complete when the ids on both sides prove that no trade lies between.
-    """
-    keys = ["venue", "symbol"]
-    following = bars.with_columns(
-        _next_open=pl.col("open_time").shift(-1).over(keys), _next_id=pl.col("first_trade_id").shift(-1).over(keys)
-    ).filter(pl.col("_next_open") > pl.col("close_time"))
-    windows = pl.datetime_ranges("close_time", "_next_open", interval=f"{every_us}us", closed="left")
-    none_between = pl.col("_next_id") == pl.col("last_trade_id") + 1
-    flat = following.select(
-        *keys, "spec", windows.alias("open_time"), "close", none_between.alias("complete")
-    ).explode("open_time")  # fmt: skip
-    zero, nothing = pl.lit(0.0), pl.lit(None, dtype=pl.Int64)
-    empty = flat.select(
-        *keys,
-        "spec",
-        "open_time",
-        (pl.col("open_time") + pl.duration(microseconds=every_us)).alias("close_time"),
-        *(pl.col("close").alias(name) for name in ("open", "high", "low", "close")),
-        zero.alias("volume"),
-        zero.alias("quote_volume"),
-        pl.col("close").alias("vwap"),
-        zero.alias("buy_volume"),
-        zero.alias("buy_quote_volume"),
-        *(pl.lit(0, dtype=pl.Int64).alias(name) for name in ("buy_ticks", "sell_ticks", "total_ticks")),
-        nothing.alias("first_trade_id"),
-        nothing.alias("last_trade_id"),
-        "complete",
-        pl.col("complete").fill_null(value=False).cast(pl.Int64).alias("revision"),
-    )
-    return pl.concat([bars, empty.select(bars.columns)]).sort("venue", "symbol", "open_time")
+async def _check_collected(client: Client, service: str, names: Sequence[str], venue: str | None) -> None:
+    """Raises InputError when the service collects none, or not all, of what is to be listened to."""
+    try:
+        entries = await client.list()
+    except UpstreamError:  # without a token a service tells another machine only its batches
+        return
+    collected = {entry.symbol for entry in entries if venue in (None, entry.venue)}
+    if missing := sorted(set(names) - collected):
+        raise InputError(
+            f"{service} at {client.target} does not collect {', '.join(missing)}",
+            hint=f"it collects {len(collected)} symbols, see `ravenctl list`; `ravenctl start` begins with one",
+        )

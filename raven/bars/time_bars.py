@@ -207,3 +207,38 @@ class TimeBarKernel:
 
 def _concat(one: Columns, other: Columns) -> Columns:
     return {name: np.concatenate([column, other[name]]) for name, column in one.items()}
+
+
+def with_empty(bars: pl.DataFrame, every_us: int) -> pl.DataFrame:
+    """`bars` with a flat bar of no volume for each empty window between two bars of a symbol.
+
+    It is complete when the ids on both sides prove that no trade lies between.
+    """
+    keys = ["venue", "symbol"]
+    following = bars.with_columns(
+        _next_open=pl.col("open_time").shift(-1).over(keys), _next_id=pl.col("first_trade_id").shift(-1).over(keys)
+    ).filter(pl.col("_next_open") > pl.col("close_time"))
+    windows = pl.datetime_ranges("close_time", "_next_open", interval=f"{every_us}us", closed="left")
+    none_between = pl.col("_next_id") == pl.col("last_trade_id") + 1
+    flat = following.select(
+        *keys, "spec", windows.alias("open_time"), "close", none_between.alias("complete")
+    ).explode("open_time")  # fmt: skip
+    zero, nothing = pl.lit(0.0), pl.lit(None, dtype=pl.Int64)
+    empty = flat.select(
+        *keys,
+        "spec",
+        "open_time",
+        (pl.col("open_time") + pl.duration(microseconds=every_us)).alias("close_time"),
+        *(pl.col("close").alias(name) for name in ("open", "high", "low", "close")),
+        zero.alias("volume"),
+        zero.alias("quote_volume"),
+        pl.col("close").alias("vwap"),
+        zero.alias("buy_volume"),
+        zero.alias("buy_quote_volume"),
+        *(pl.lit(0, dtype=pl.Int64).alias(name) for name in ("buy_ticks", "sell_ticks", "total_ticks")),
+        nothing.alias("first_trade_id"),
+        nothing.alias("last_trade_id"),
+        "complete",
+        pl.col("complete").fill_null(value=False).cast(pl.Int64).alias("revision"),
+    )
+    return pl.concat([bars, empty.select(bars.columns)]).sort("venue", "symbol", "open_time")

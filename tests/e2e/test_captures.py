@@ -20,7 +20,7 @@ from raven.bars.kernel import Kernel
 from raven.bars.tick_imbalance import TickImbalanceKernel
 from raven.bars.time_bars import TimeBarKernel
 from raven.batches.batch import TradeBatch
-from raven.errors import UpstreamError
+from raven.errors import InputError, UpstreamError
 from tests.e2e.cluster import cluster, wait_until
 from tests.e2e.conftest import ARCHIVE
 
@@ -115,10 +115,10 @@ def test_live_batches_in_a_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             if key.startswith("RAVEN__"):
                 monkeypatch.setenv(key, value)
 
-        async def take(count: int) -> pl.DataFrame:
+        async def take(count: int, symbol: str = "ETHUSDT", **options: str) -> pl.DataFrame:
             frames: list[pl.DataFrame] = []
             async with asyncio.timeout(20):
-                async for frame in raven.live(["ETHUSDT"]):
+                async for frame in raven.live(symbol, **options):
                     frames.append(frame)
                     if len(frames) == count:
                         break
@@ -127,6 +127,10 @@ def test_live_batches_in_a_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         trades = asyncio.run(take(5))
         assert trades.get_column("symbol").unique().to_list() == ["ETHUSDT"]
         assert (trades.get_column("trade_id").diff().drop_nulls() == 1).all()
+        with pytest.raises(InputError, match=r"binance_spot at .* does not collect ETHUSD "):
+            asyncio.run(take(1, "ETHUSD"))
+        with pytest.raises(InputError, match=r"raven_timebar at .* does not collect ETHUSDT "):
+            asyncio.run(take(1, kind="time_bars", venue="futures"))
         metrics = urlopen(f"http://127.0.0.1:{run.ports['binance_spot'] + 1000}/metrics").read().decode()
         assert re.search(r'raven_rows_total\{upstream="exchange"\} [1-9]', metrics)
         assert run.ctl("status")["raven_timebar"]["healthy"]

@@ -15,7 +15,7 @@ T = TypeVar("T")
 class Accumulator(Generic[T]):
     """Items in arrival order, with a row count and the arrival of the oldest.
 
-    `max_rows` and `max_age_ns` bound a batch; whichever is reached first makes it due.
+    A batch is due at `max_rows`, or when its oldest item is `max_age_ns` old; what came until it is taken is in it.
     """
 
     __slots__ = ("_items", "max_age_ns", "max_rows", "oldest_ns", "rows")

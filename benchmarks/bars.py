@@ -1,6 +1,6 @@
 """Kernels of bars that trades close against a plain Python loop, CPU time, on an archive and on many symbols.
 
-python benchmarks/bars.py ../shared/data/BTCUSDT-trades-2019-04-01_00h-12h.zip
+python -m benchmarks.bars ../shared/data/BTCUSDT-trades-2019-04-01_00h-12h.zip
 """
 
 from __future__ import annotations
@@ -104,4 +104,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
     main()

@@ -1,6 +1,6 @@
 """Bars into TimescaleDB or PostgreSQL: the store (staging, upsert, positions) against psycopg, in one run.
 
-python benchmarks/bars_to_timescale.py postgresql://user:password@host:port/database
+python -m benchmarks.bars_to_timescale postgresql://user:password@host:port/database
 
 Works in a schema of its own, which it drops at the end. Each way gets a table of its own with the same indexes, and
 commits every flush.
@@ -137,4 +137,6 @@ def main(url: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
     main(sys.argv[1])

@@ -67,7 +67,7 @@ class Aggregator:
         self._joined = joined
         self._left = left
         self._turn = asyncio.Lock()
-        self._dirty = False
+        self._unsaved: set[str] = set()
         self.problem = ""
         self.ready = asyncio.Event()
         self.ready.set()
@@ -146,7 +146,7 @@ class Aggregator:
             if here is None or forward or goes_back(here, position):
                 state.cursor = position
                 state.published_through = None  # what was published did not hold these symbols
-                self._dirty = True
+                self._unsaved.add(upstream)
         await self.save()
         self._joined(upstream, instruments)
 
@@ -177,7 +177,7 @@ class Aggregator:
             held = [symbol for symbol in meta.held if Instrument(state.venue, symbol) in state.selection]
             self.facts.observe_held(state.venue, dict.fromkeys(held, 0))
             state.last_ids = checked.last_ids
-            self._dirty = True
+            self._unsaved.add(upstream)
         if rows.height:
             self._count(upstream, rows, checked.accepted)
 
@@ -228,7 +228,6 @@ class Aggregator:
     async def save(self) -> dict[str, Cursor]:
         """Write a checkpoint; the positions it holds may be acknowledged."""
         async with self._turn:
-            self._dirty = False
             positions = {
                 name: Position(state.cursor, state.last_ids, state.published_through)
                 for name, state in self._upstreams.items()
@@ -240,9 +239,9 @@ class Aggregator:
             }
             saved = Checkpoint(positions, states, self._hub.last_sequence)
             await asyncio.to_thread(checkpoints.save, self._path, saved)
+            self._unsaved.clear()
         return {name: position.cursor for name, position in positions.items() if position.cursor is not None}
 
-    @property
-    def is_durable(self) -> bool:
-        """Whether all that was taken is in the last checkpoint."""
-        return not self._dirty
+    def is_durable(self, upstream: str) -> bool:
+        """Whether all that was taken of `upstream` is in the last checkpoint."""
+        return upstream not in self._unsaved

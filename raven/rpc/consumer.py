@@ -27,9 +27,8 @@ class Consumer(Protocol):
     def problem(self) -> str:
         """Why what was taken cannot be dealt with now; empty when it can."""
 
-    @property
-    def is_durable(self) -> bool:
-        """Whether all that was taken is; until then the upstream has to keep it."""
+    def is_durable(self, upstream: str) -> bool:
+        """Whether all that was taken of `upstream` is; until then that has to keep it."""
 
     def want(self, upstream: str, instruments: Sequence[Instrument]) -> None:
         """Take rows of these: the position covers them."""

@@ -156,7 +156,7 @@ class Follower:
 
         None acknowledges nothing: the upstream keeps what it has. `backlog` is how far behind the upstream says we are.
         """
-        if not self.is_needed and self.consumer.is_durable:
+        if not self.is_needed and self.consumer.is_durable(self.name):
             return  # its hold is free; an acknowledgement would take it up again
         with contextlib.suppress(UpstreamError):
             self.backlog = await self._client.acknowledge(self._consumer_name, cursor)
@@ -206,7 +206,7 @@ class Follower:
                 async with asyncio.timeout(FREE_AFTER_S if self._may_hold else None):
                     await self._changed.wait()
             except TimeoutError:
-                if self.consumer.is_durable:
+                if self.consumer.is_durable(self.name):
                     await self._free_hold()
             self._changed.clear()
 

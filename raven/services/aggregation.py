@@ -35,7 +35,7 @@ def build(environment: Environment, kernels: Sequence[Kernel], schema: pa.Schema
     async def save_often() -> None:
         while True:
             await asyncio.sleep(environment.settings.checkpoint_s)
-            if not aggregator.is_durable:
+            if not all(map(aggregator.is_durable, sources)):
                 await _save(aggregator, followers)
 
     return Service(

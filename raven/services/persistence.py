@@ -93,7 +93,7 @@ def _status(sink: AnySink, followers: Mapping[str, Follower]) -> control_pb2.Sto
     behind = [
         follower.backlog
         for follower in followers.values()
-        if follower.backlog.behind_rows and (follower.is_needed or not sink.is_durable)
+        if follower.backlog.behind_rows and (follower.is_needed or not sink.is_durable(follower.name))
     ]
     oldest_us = min((backlog.behind_since_us for backlog in behind), default=0)
     return control_pb2.Store(

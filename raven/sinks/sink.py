@@ -94,6 +94,7 @@ class Sink(ABC, Generic[S]):
         self._selections = {upstream: Selection() for upstream in upstreams}
         self._joining: dict[str, list[Instrument]] = {}
         self._leaving: dict[str, list[Instrument]] = {}
+        self._buffered: set[str] = set()  # the upstreams of `_rows`
         self._in_flight: Flight | None = None
         self._taken = asyncio.Event()
         self._drained = asyncio.Event()
@@ -157,6 +158,7 @@ class Sink(ABC, Generic[S]):
         if rows.is_empty():
             return
         self._rows.add((upstream, rows), monotonic_ns(), rows.height)
+        self._buffered.add(upstream)
         self._observe(upstream, rows)
         self._telemetry.add("batches", upstream=upstream)
         self._telemetry.add("rows", rows.height, upstream=upstream)
@@ -197,10 +199,10 @@ class Sink(ABC, Generic[S]):
         A flush that was cut short is gone on with first: its rows lie before every later position.
         """
         if self._in_flight is None:
-            if self.is_durable and not self._joining:
+            if self._is_all_durable and not self._joining:
                 return
             self._in_flight = Flight(self._rows.take(), dict(self._positions), self._joining, self._leaving)
-            self._joining, self._leaving = {}, {}
+            self._buffered, self._joining, self._leaving = set(), {}, {}
             self._count_pending()
             self._drained.set()
         flight = self._in_flight
@@ -215,14 +217,19 @@ class Sink(ABC, Generic[S]):
         self._leave_stored()
         await self.tell_positions()
 
+    def is_durable(self, upstream: str) -> bool:
+        """Whether all that was taken of `upstream` is in the store."""
+        flying = () if self._in_flight is None else self._in_flight.items
+        waits = upstream in self._buffered or any(name == upstream for name, _ in flying)
+        return not waits and self._positions.get(upstream) == self._stored_positions.get(upstream)
+
     @property
-    def is_durable(self) -> bool:
-        """Whether all that was taken is in the store."""
-        return self._in_flight is None and not self._rows.rows and self._positions == self._stored_positions
+    def _is_all_durable(self) -> bool:
+        return self._in_flight is None and all(map(self.is_durable, self.upstreams))
 
     def _leave_stored(self) -> None:
         """What leaves has left when there is nothing to be stored any more."""
-        if self.is_durable:
+        if self._is_all_durable:
             leaving, self._leaving = self._leaving, {}
             self._tell_left(leaving)
 
@@ -268,7 +275,7 @@ class Sink(ABC, Generic[S]):
             async with asyncio.timeout(CLOSE_S):
                 await self._flush_all()
         except TimeoutError:
-            if not self.is_durable:  # else it was the upstream that did not answer
+            if not self._is_all_durable:  # else it was the upstream that did not answer
                 self._telemetry.warning(
                     "not_flushed", f"{self.worker.label} is down; the upstream's journal keeps what is left"
                 )

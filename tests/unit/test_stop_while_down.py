@@ -65,8 +65,8 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def upstream(folder: Path) -> AsyncIterator[tuple[Hub, str]]:
-    with Journal.open(folder / "up", stream_schema(TRADE_SCHEMA, kind="trades", venue=VENUE)) as journal:
+async def upstream(folder: Path, venue: str = VENUE) -> AsyncIterator[tuple[Hub, str]]:
+    with Journal.open(folder / f"up-{venue}", stream_schema(TRADE_SCHEMA, kind="trades", venue=venue)) as journal:
         hub = Hub(journal)
         server = Server("127.0.0.1", 0, Upstream(hub), hub, access=Access())
         await server.start()
@@ -252,3 +252,46 @@ async def test_the_upstream_keeps_what_was_taken_and_is_not_stored(
         await until(lambda: not wanted.ending)
         await until(lambda: not hub.journal.consumers())
     assert sorted(ids_stored(tmp_path)) == list(range(100))
+
+
+async def test_an_upstream_of_which_nothing_is_wanted_holds_nothing_and_is_no_backlog(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower_module, "FREE_AFTER_S", 0.1)
+    monkeypatch.setattr(persistence, "TELL_EVERY_S", 0.05)
+    facts, telemetry, wanted = SubscriptionTable(), Telemetry("test"), WantedFile(tmp_path / "wanted.json")
+    venues = {UPSTREAM: VENUE, "binance_futures": "BINANCE_FUTURES"}
+    store = FlakyStore(tmp_path / "delta")
+    store.failures = 10**6
+    sink = TradeSink(
+        store, FlushLimits(10_000, 0.05), venues=venues, facts=facts, telemetry=telemetry, joined=wanted.joined,
+    )  # fmt: skip
+    async with upstream(tmp_path) as (hub, target), upstream(tmp_path, "BINANCE_FUTURES") as (other, other_target):
+        targets = {UPSTREAM: target, "binance_futures": other_target}
+
+        def follow(name: str, consumer: TradeSink, *, store: str, key: str) -> Follower:  # noqa: ARG001
+            return Follower(
+                name, targets[name], Access(), venue=venues[name], requester="sink-1", key=key, consumer=consumer,
+                telemetry=telemetry,
+            )  # fmt: skip
+
+        service = persistence.build(
+            cast("Environment", SimpleNamespace(telemetry=telemetry, follow=follow)), [sink], facts
+        )
+        control = ControlService("sink", service.component, wanted, telemetry, hub=None, simulated=False)
+        runs = [asyncio.ensure_future(run()) for run in service.runs]
+        try:
+            await start(control)
+            await publish(other, range(500))
+            await publish(hub, range(100))
+            await until(lambda: [one.name for one in hub.journal.consumers()] == ["sink-1"])
+            await until(lambda: service.component.stores()[0].backlog_rows == 100)
+            await asyncio.sleep(0.5)
+            assert service.component.stores()[0].backlog_rows == 100
+            assert other.journal.consumers() == []
+        finally:
+            for run in runs:
+                run.cancel()
+            await asyncio.gather(*runs, return_exceptions=True)
+            for close in service.closes:
+                await close()

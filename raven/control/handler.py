@@ -103,9 +103,11 @@ class ControlService:
             return answers.get(instrument, stopped)
         entry = now[instrument]
         added = answers.get(instrument)
+        # once rows flow, what upstreams said when they were asked is past
+        earlier = "" if added is None or entry.state == control_pb2.SYMBOL_STATE_STREAMING else added.message
         return control_pb2.SymbolResult(
             venue=entry.venue, symbol=entry.symbol, state=entry.state,
-            message="; ".join(filter(None, [added.message if added is not None else "", entry.message])),
+            message="; ".join(filter(None, [earlier, entry.message])),
             session_start=to_message(self._wanted.entries[instrument].session_start),
         )  # fmt: skip
 

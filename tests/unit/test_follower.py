@@ -52,7 +52,7 @@ class SlowUpstream(Handler):
 
     async def start(self, request: control_pb2.StartRequest) -> control_pb2.StartResponse:
         await asyncio.sleep(self._answer_s)
-        start = control_pb2.SymbolResult(state=control_pb2.SYMBOL_STATE_WAITING)
+        start = control_pb2.SymbolResult(state=control_pb2.SYMBOL_STATE_WAITING, message="no trade yet")
         start.session_start.CopyFrom(to_message(Cursor(self._hub.journal.id, self.session_after)))
         results = []
         for symbol in request.symbols:
@@ -181,9 +181,11 @@ async def test_stop_all_keeps_what_a_consumer_wants_unless_forced_and_forget_end
 
 async def test_a_pattern_takes_every_symbol_it_matches_and_shows_each(tmp_path: Path) -> None:
     async with chain(tmp_path) as (hub, control, bars, _):
-        answer = await control.start(control_pb2.StartRequest(symbols=["*USDT"]))
-        assert answer.results[0].symbol == "*USDT"
+        started = asyncio.ensure_future(control.start(control_pb2.StartRequest(symbols=["*USDT"], wait_s=10)))
         await publish(hub, range(10))
+        [result] = (await started).results
+        streaming = control_pb2.SYMBOL_STATE_STREAMING
+        assert (result.symbol, result.state, result.message) == ("*USDT", streaming, "2 symbols")
         await until(lambda: len(control.list().subscriptions) == 3)
         own, *matched = control.list().subscriptions
         assert (own.symbol, own.matches, own.message) == ("*USDT", 2, "2 symbols")

@@ -24,7 +24,7 @@ def utc(time: datetime | str) -> datetime:
     try:
         read = datetime.fromisoformat(time) if isinstance(time, str) else time
         return read.replace(tzinfo=UTC) if read.tzinfo is None else read.astimezone(UTC)
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, OverflowError, TypeError, ValueError) as error:
         raise InputError(
             f"{time!r} is not a time", hint="give a datetime or an ISO string such as 2026-01-31T12:00"
         ) from error

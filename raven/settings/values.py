@@ -15,7 +15,7 @@ MAX_PORT = 65_535
 class Section(BaseModel):
     """One table of the settings file."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 def _address(text: str) -> str:

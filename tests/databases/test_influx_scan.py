@@ -22,6 +22,7 @@ from tests.unit.store_compliance import FUTURES, SPOT, some_trades
 
 ODD = "O'B\"R, I=E\\N"
 FIRST = datetime(2024, 8, 9, tzinfo=UTC)
+EARLIEST, LATEST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -65,6 +66,8 @@ NARROWED: list[dict[str, Any]] = [
     {"end": FIRST + timedelta(microseconds=150_001)},
     {"start": "2024-08-09T00:00:00.1515", "end": "2024-08-09T02:00:00.303+02:00", "venue": SPOT},
     {"start": FIRST, "end": FIRST},
+    {"start": EARLIEST, "end": LATEST},
+    {"start": LATEST},
     {"start": datetime(1900, 1, 1), "end": datetime(2500, 1, 1)},  # noqa: DTZ001
 ]
 
@@ -72,6 +75,11 @@ NARROWED: list[dict[str, Any]] = [
 @pytest.mark.parametrize("narrowed", NARROWED, ids=str)
 def test_a_scan_gives_what_delta_gives(stored: Path, bucket: Bucket, narrowed: dict[str, Any]) -> None:
     assert_same(scan_trades(settings_of(bucket), **narrowed), scan_delta(stored, **narrowed))
+
+
+@pytest.mark.usefixtures("stored")
+def test_no_trade_is_before_the_first_time_there_is(bucket: Bucket) -> None:
+    assert scan_trades(settings_of(bucket), end=EARLIEST).collect().is_empty()
 
 
 @pytest.mark.parametrize("page_rows", [1, 7, 500, 1_409, 1_410, 1_411])
@@ -108,8 +116,9 @@ def test_what_is_not_there_is_told(bucket: Bucket) -> None:
         scan_trades(settings_of(bucket, token="wrong"))
     with pytest.raises(StoreUnavailableError, match="does not answer"):
         scan_trades(settings_of(bucket, url="http://127.0.0.1:9"))
-    with pytest.raises(InputError, match="is not a time"):
-        scan_trades(settings_of(bucket), start="yesterday")
+    for time in ("yesterday", "9999-12-31T23:59-05:00", "0001-01-01T00:00+05:00"):
+        with pytest.raises(InputError, match="is not a time"):
+            scan_trades(settings_of(bucket), start=time)
 
 
 def test_an_answer_broken_off_is_gone_on_with(stored: Path, bucket: Bucket) -> None:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import polars as pl
 import pytest
+import trustme
 from adbc_driver_postgresql import dbapi
 
 from raven.batches.batch import Cursor
@@ -294,6 +295,55 @@ def test_a_way_that_breaks_and_comes_back(url, tmp_path, mode):
     assert_goes_on(store, url)
     store.close()
     proxy.close()
+
+
+@pytest.mark.parametrize("lost", ["cut", "kill", "stop"])
+def test_a_tls_connection_that_is_lost_is_made_again(own_postgres, tmp_path, lost):
+    server = own_postgres(timescale=False)
+    server.serve_tls(trustme.CA().issue_cert("127.0.0.1"))
+    url = server.create_database("raven")
+    init_db(url, timeout_s=30)
+    proxy = Proxy("127.0.0.1", server.port)
+    store = store_on(server.url("raven", port=proxy.port) + "?sslmode=require", tmp_path, timeout_s=5)
+    store.open()
+    store.write(FIRST)
+    assert server.psql("SELECT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE datname = 'raven'") == "t"
+    if lost == "cut":
+        proxy.mode = "cut"
+    else:
+        getattr(server, lost)()
+    for _ in range(2):
+        with pytest.raises(StoreUnavailableError) as caught:
+            store.write(SECOND)
+        assert type(caught.value) is StoreUnavailableError, caught.value
+    if lost == "cut":
+        proxy.mode = "pass"
+    else:
+        server.start()
+    assert_goes_on(store, url)
+    store.close()
+    proxy.close()
+
+
+def test_tls_that_does_not_fit_is_a_matter_of_settings(own_postgres, tmp_path):
+    server = own_postgres(timescale=False)
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
+    url = server.create_database("raven")
+    init_db(url, timeout_s=30)
+
+    def checking(authorities: str) -> TimescaleBarStore:
+        return store_on(f"{url}?sslmode=verify-full&sslrootcert={tmp_path / authorities}", tmp_path, timeout_s=5)
+
+    refused(checking("ca.pem"), StoreRefusedError, "does not support SSL", "sslmode")
+    server.serve_tls(authority.issue_cert("127.0.0.1"))
+    refused(checking("other.pem"), StoreRefusedError, "certificate verify failed", "sslmode")
+    refused(checking("none.pem"), StoreRefusedError, "does not exist", "sslmode")
+    store = checking("ca.pem")
+    store.write(FIRST)
+    assert_goes_on(store, url)
+    store.close()
 
 
 def test_a_wrong_password_is_told_until_it_is_right(server, url, tmp_path):

@@ -127,6 +127,30 @@ def test_a_filter_gives_what_it_gives_in_memory(url, bars, predicate):
     assert lazy.head(7).filter(predicate).collect().height <= 7
 
 
+FAR_US = [
+    -(2**63) + 1, -(2**63) + 946_684_800_000_000 - 1, -(2**62), -62_135_596_800_000_001, -62_135_596_800_000_000,
+    253_402_300_799_999_999, 253_402_300_800_000_000, 2**62, 2**63 - 1,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("time_us", FAR_US)
+def test_a_time_that_the_server_may_not_know_gives_what_it_gives_in_memory(url, bars, time_us):
+    lazy = scan_bars(settings(url), symbol="ODD")
+    wanted = bars.filter(symbol="ODD")
+    column, time = pl.col("open_time"), pl.lit(time_us).cast(pl.Datetime("us", "UTC"))
+    for predicate in (column >= time, column > time, column < time, column <= time, column == time, column != time):
+        same(lazy.filter(predicate).collect(), wanted.filter(predicate))
+
+
+def test_the_first_and_last_times_there_are_may_begin_and_end_a_scan(url, bars):
+    first, last = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
+    same(scan_bars(settings(url), start=first, end=last).collect(), bars)
+    assert scan_bars(settings(url), start=last, end=first).collect().is_empty()
+    for beyond in ("9999-12-31T23:59-05:00", "0001-01-01T00:00+05:00"):
+        with pytest.raises(InputError, match="not a time"):
+            scan_bars(settings(url), start=beyond)
+
+
 def test_only_what_is_needed_is_asked_for(url, bars, asked):
     lazy = scan_bars(settings(url), symbol="币安人生USDT", start=MIDNIGHT)
     wanted = bars.filter(pl.col("symbol") == "币安人生USDT")

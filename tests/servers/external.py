@@ -8,6 +8,7 @@ import secrets
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import pytest
+import trustme
 
 from tests.servers.influx import AnyInflux, Bucket
 from tests.servers.postgres import AnyPostgres
@@ -49,6 +50,9 @@ class ExternalPostgres(AnyPostgres):
 
     def free_disk(self) -> None:
         """There is nothing to give back."""
+
+    def serve_tls(self, certificate: trustme.LeafCert) -> None:  # noqa: ARG002 - as for a managed one
+        pytest.skip("the certificate of a server of the environment is not changed")
 
     def close(self) -> None:
         self._proxy.close()

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import trustme
 
 from tests.servers.install import POSTGRES, has_debian, has_docker
 from tests.servers.sandbox import Process, Sandbox, free_port, wait_until
@@ -75,6 +76,10 @@ class AnyPostgres(ABC):
     @abstractmethod
     def free_disk(self) -> None:
         """Give back what `fill_disk` took."""
+
+    @abstractmethod
+    def serve_tls(self, certificate: trustme.LeafCert) -> None:
+        """Show `certificate` to who asks for TLS, from a restart on, which this is."""
 
     @abstractmethod
     def close(self) -> None:
@@ -154,6 +159,18 @@ class Postgres(AnyPostgres):
 
     def free_disk(self) -> None:
         self._sandbox.free()
+
+    def serve_tls(self, certificate: trustme.LeafCert) -> None:
+        conf = self._sandbox.data / "cluster/postgresql.conf"
+        owner = conf.stat()
+        for name, pem in (("key", certificate.private_key_pem), ("crt", certificate.cert_chain_pems[0])):
+            path = conf.with_name(f"server.{name}")
+            pem.write_to_path(path)
+            os.chown(path, owner.st_uid, owner.st_gid)
+            path.chmod(0o600)
+        with conf.open("a") as settings:
+            settings.write("ssl = on\n")
+        self.restart()
 
     def close(self) -> None:
         self.kill()

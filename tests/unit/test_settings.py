@@ -9,12 +9,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from raven.cli.raven import app
 from raven.control.plan import target_of
 from raven.errors import InputError, SettingsError
-from raven.settings import Settings, load, origins
+from raven.settings import Settings, TimescaleSettings, load, origins
 from raven.settings.loading import flat
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -171,6 +172,12 @@ def test_a_password_that_is_not_escaped_is_not_shown_with_the_error_about_it(pas
 def test_nothing_of_a_database_url_is_shown_with_the_error_about_it(url: str) -> None:
     with pytest.raises(SettingsError, match=r"timescale.url: what it holds ") as caught:
         load(timescale={"url": url})
+    assert "hid" not in str(caught.value)
+
+
+def test_nothing_of_a_database_url_is_shown_where_its_section_is_made_alone() -> None:
+    with pytest.raises(ValidationError, match="is not a URL") as caught:
+        TimescaleSettings.model_validate({"url": "postgresql://raven:hid[den@db/raven"})
     assert "hid" not in str(caught.value)
 
 

@@ -13,6 +13,7 @@ from raven.sinks.encode import BARS
 from raven.sinks.store import StoreRefusedError, StoreUnavailableError
 from raven.sinks.timescale.errors import RowRefusedError, classify, explain
 from raven.sinks.timescale.predicates import Comparison, comparisons
+from raven.sinks.timescale.session import Session
 from raven.sinks.timescale.sql import conflict_columns, conninfo, make_staging, select, session_settings, upsert
 
 
@@ -85,6 +86,9 @@ TO_SERVER = 'IO: [libpq] Failed to connect: connection to server at "127.0.0.1",
         ("FATAL:  remaining connection slots are reserved for roles with …", "retry", "max_connections"),
         ("FATAL:  could not write init file: No space left on device", "retry", "disk of the database is full"),
         ("server closed the connection unexpectedly", "retry", ""),
+        ("SSL error: unexpected eof while reading", "retry", ""),
+        ("SSL SYSCALL error: Connection reset by peer", "retry", ""),
+        ("SSL connection has been closed unexpectedly", "retry", ""),
         ("FATAL:  Passwort-Authentifizierung fehlgeschlagen", "retry", ""),
     ],
 )  # fmt: skip
@@ -96,6 +100,21 @@ def test_what_a_connection_that_fails_asks_for(said, verdict, advice):
     assert "\n" not in str(error)
     assert "libpq" not in str(error)
     assert 'at "127.0.0.1", port 5432' in error.message
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "unexpected eof while reading",
+        "decryption failed or bad record mac",
+        "ssl/tls alert bad record mac",
+        "bad length",
+    ],
+)
+def test_what_breaks_a_tls_connection_that_stood_is_no_matter_of_settings(said):
+    error = explain(None, f"IO: [libpq] Failed to execute query 'BEGIN': SSL error: {said}\n", [])
+    assert type(error) is StoreUnavailableError
+    assert "sslmode" not in error.hint
 
 
 @pytest.mark.parametrize("said", ['invalid URI query parameter: "x"', 'invalid sslmode value: "maybe"', "missing host"])
@@ -147,6 +166,40 @@ def test_a_password_that_is_not_escaped_is_refused_and_not_shown(password):
     assert password not in str(caught.value)
 
 
+QUOTED = [
+    "u:{} x@127.0.0.1:1/d", "u:{}%00@127.0.0.1:1/d", "u: {}@127.0.0.1:1/d", "u:{}\tx@127.0.0.1:1/d",
+    "u:{}\nx@127.0.0.1:1/d", "u:{}\0x@127.0.0.1:1/d", "u:{}\udce9@127.0.0.1:1/d", "u x:{}@127.0.0.1:1/d", "u:{}@h x:1/d", "u:{}@127.0.0.1:1/d x",
+    "u:{}@127.0.0.1:1/d?application_name=a b", "u:{}@127.0.0.1:1/d ", "u:{}@[::1]x:1/d", "u:{}@[::1],[::1/d",
+    "u:{}@[::1],[]/d", "u:p@127.0.0.1:1/d?password={} x", "u:p@127.0.0.1:1/d?password={}%00",
+    "u:p@127.0.0.1:1/d?password={}=x", "u:p@127.0.0.1:1/d?password:{}", "u:p@127.0.0.1:1/d?password=a&{}=",
+    "u:p@127.0.0.1:1/d?pass%77ord=a&{}=", "u:p@127.0.0.1:1/d?password=a&{}", "u:p@127.0.0.1:1/d?sslpassword=a&{}=b",
+]  # fmt: skip
+"""What the driver's errors quote from, or what it is given cut short or not at all."""
+
+
+@pytest.mark.parametrize("form", QUOTED)
+def test_a_url_that_the_driver_would_quote_from_is_refused_before_it_can(form):
+    with pytest.raises(SettingsError, match="special characters") as caught:
+        conninfo(f"postgresql://{form.format('hidden')}", 1)
+    assert "hidden" not in str(caught.value)
+
+
+UNDERSTOOD = [
+    "u:{}@127.0.0.1:1/d?nonsense=1", "u:{}@127.0.0.1:1/d?sslmode=x", "u:{}@127.0.0.1:1/d?port=x",
+    "u:{}@127.0.0.1:1/d?connect_timeout=x", "u:{}@[::1]:1/d", "u:{}%20%26é@127.0.0.1:1/d", "u:p:{}@127.0.0.1:1/d",
+    "u@127.0.0.1:1/d?sslmode=require&password={}", "u:p@127.0.0.1:1/d?sslpassword={}", "u:{}@127.0.0.1:1",
+    "u:{}@127.0.0.1:1,127.0.0.1:2/d", "u:{}@[::1]:1,127.0.0.1:2/d", "u:{}@/d?host=127.0.0.1&port=1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", UNDERSTOOD)
+def test_what_the_driver_says_of_other_urls_does_not_show_the_password(form):
+    with pytest.raises(StoreUnavailableError) as caught:
+        Session(f"postgresql://{form.format('hidden')}", timeout_s=10)
+    assert "hidden" not in str(caught.value)
+    assert "hidden" not in str(caught.value.__cause__)
+
+
 def test_the_server_gives_up_before_the_client_does():
     assert "set_config('statement_timeout', '27000', false)" in session_settings(30)
     assert "set_config('lock_timeout', '15000', false)" in session_settings(30)
@@ -179,6 +232,30 @@ def test_of_a_filter_only_what_is_understood_goes_to_the_server():
         assert comparisons(no) == []
     for no in (symbol == "A\0", symbol == pl.col("spec"), symbol.str.to_lowercase() == "btc", pl.col("vwap") == 1.0):
         assert comparisons(no) == []
+
+
+@pytest.mark.parametrize(
+    ("time_us", "is_pushed"),
+    [
+        (-(2**63) + 1, False),
+        (-62_135_596_800_000_001, False),
+        (-62_135_596_800_000_000, True),
+        (253_402_300_799_999_999, True),
+        (253_402_300_800_000_000, False),
+        (2**63 - 1, False),
+    ],
+)
+def test_times_that_a_server_may_not_know_are_left_to_polars(time_us, is_pushed):
+    seen: list[Comparison] = []
+
+    def rows(_columns, predicate, _rows, _batch):
+        seen.extend(comparisons(predicate))
+        yield pl.DataFrame(schema=dtypes)
+
+    dtypes = {"open_time": pl.Datetime("us", "UTC")}
+    time = pl.lit(time_us).cast(dtypes["open_time"])
+    pl.io.plugins.register_io_source(rows, schema=dtypes).filter(pl.col("open_time") >= time).collect()
+    assert seen == ([Comparison("open_time", ">=", time_us)] if is_pushed else [])
 
 
 def test_times_of_a_filter_are_understood_as_polars_hands_them_over():

@@ -66,7 +66,11 @@ _BY_MESSAGE: Final = tuple(
         ('database ".*" does not exist', _BY_SQLSTATE["3D000"]),
         ('role ".*" does not exist|not permitted to log in', Fault("mend", "set the right user in timescale.url")),
         ("permission denied", _BY_SQLSTATE["42501"]),
-        ("SSL|certificate|sslmode|sslrootcert", Fault("mend", "sslmode and its files in timescale.url must fit")),
+        ("unexpected eof|SSL SYSCALL|SSL connection has been closed", Fault("retry")),
+        (  # not of a connection that stood: it was made with these settings
+            "^connection to server .*(SSL|certificate)|sslmode|sslrootcert",
+            Fault("mend", "sslmode and its files in timescale.url must fit"),
+        ),
         ("pg_hba.conf", _BY_CLASS["28"]),
         ("^(invalid|missing|unrecognized) ", Fault("mend", "mend timescale.url")),
         ("too many (clients|connections)|connection slots", _BY_SQLSTATE["53300"]),

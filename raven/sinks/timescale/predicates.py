@@ -17,6 +17,8 @@ import polars as pl
 _OPERATORS: Final = {"Eq": "=", "Lt": "<", "LtEq": "<=", "Gt": ">", "GtEq": ">="}
 _TEXTS: Final = ("venue", "symbol", "spec")
 _TIMES: Final = ("open_time", "close_time")
+_TIMES_US: Final = range(-62_135_596_800_000_000, 253_402_300_800_000_000)
+"""The years 1 to 9999, those of datetime: Polars has 290,000 on either side, the server and its driver refuse some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,6 @@ def _walk(node: Any) -> Iterator[Comparison]:
                     if "\0" not in value:
                         yield Comparison(column, "=", value)
                 case {"Datetime": [int(value), "Microseconds", {"inner": "UTC"}]} if (
-                    column in _TIMES and word in _OPERATORS
+                    column in _TIMES and word in _OPERATORS and value in _TIMES_US
                 ):
                     yield Comparison(column, _OPERATORS[word], value)

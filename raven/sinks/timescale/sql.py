@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from typing import Final
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 from raven.errors import SettingsError
 from raven.sinks.encode import Layout
@@ -33,7 +33,11 @@ ESTIMATED_ROWS: Final = (
 )
 """Of the table and its chunks, as of the server's last look at them."""
 
-_BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_NEVER: Final = re.compile(r"%(?![0-9A-Fa-f]{2})|%00|[\s\0-\x1f\ud800-\udfff]")
+_HOST: Final = r"(\[[^][]+\]|[^][:]*)(:\d*)?"
+_HOSTS: Final = re.compile(f"{_HOST}(,{_HOST})*")
+_SECRET_OPTIONS: Final = ("password", "secret")
+"""How the names of options end that hold one."""
 
 
 def conninfo(url: str, timeout_s: float) -> str:
@@ -42,13 +46,11 @@ def conninfo(url: str, timeout_s: float) -> str:
     Raises SettingsError, without showing it, when special characters of a password would be taken for something else.
     """
     parts = urlsplit(url)
-    misread = (
-        parts.netloc.count("@") > 1 or "@" in parts.path + parts.query or parts.fragment or _BAD_ESCAPE.search(url)
-    )
-    if misread:
+    if _is_misread(url, parts):
         raise SettingsError(
             "timescale.url cannot be read: it has special characters where they mean something else",
-            hint="write those of the password as %XX: @ is %40, / is %2F, # is %23, % is %25",
+            hint="write those of the password as %XX: @ is %40, / is %2F, # is %23, % is %25, & is %26, a blank is %20;"
+            " an option that holds a password comes last",
         )
     wanted = {
         "application_name": "raven",
@@ -62,6 +64,24 @@ def conninfo(url: str, timeout_s: float) -> str:
     added = urlencode({name: value for name, value in wanted.items() if name not in given})
     query = "&".join(part for part in (parts.query, added) if part)
     return parts._replace(query=query).geturl()
+
+
+def _is_misread(url: str, parts: SplitResult) -> bool:
+    """Whether the driver would refuse `url` with an error that quotes a part of it, perhaps of the password.
+
+    It names options that it does not know: one after a password may be what follows an `&` in it.
+    """
+    options = parts.query.split("&") if parts.query else []
+    names = [unquote(option.partition("=")[0]) for option in options]
+    return bool(
+        _NEVER.search(url)
+        or parts.fragment
+        or parts.netloc.count("@") > 1
+        or "@" in parts.path + parts.query
+        or not _HOSTS.fullmatch(parts.netloc.rpartition("@")[2])
+        or any(option.count("=") != 1 for option in options)
+        or any(name.endswith(_SECRET_OPTIONS) for name in names[:-1])
+    )
 
 
 def session_settings(timeout_s: float) -> str:

@@ -34,15 +34,14 @@ class FolderLock:
     def __init__(self, path: Path) -> None:
         """Raises BlockingIOError when another process holds it."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a+")
+        self._file = path.open("ab", buffering=0)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            self._file.truncate(0)
+            self._file.write(str(os.getpid()).encode())
+        except OSError:  # also of a full disk: who tries again is not to find it held by itself
             self._file.close()
             raise
-        self._file.truncate(0)
-        self._file.write(str(os.getpid()))
-        self._file.flush()
 
     def release(self) -> None:
         """Let others take it."""

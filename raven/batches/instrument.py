@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 WILDCARDS: Final = "*?"
@@ -25,6 +26,14 @@ class Instrument(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.symbol} of {self.venue}"
+
+
+def by_venue(instruments: Iterable[Instrument]) -> dict[str, list[str]]:
+    """The symbols and patterns of each venue."""
+    symbols: dict[str, list[str]] = {}
+    for instrument in instruments:
+        symbols.setdefault(instrument.venue, []).append(instrument.symbol)
+    return symbols
 
 
 def regex(pattern: str) -> str:

@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from raven.batches.instrument import Instrument
-from raven.cli.instruments import by_venue
+from raven.batches.instrument import Instrument, by_venue
 from raven.control.plan import SERVICES
 from raven.errors import ExchangeError, UpstreamError
 from raven.rpc.client import Client

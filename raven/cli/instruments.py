@@ -41,14 +41,6 @@ def remembered(settings: Settings, data: Path, services: Iterable[str]) -> list[
     return list(dict.fromkeys(instrument for path in files for instrument in WantedFile(path).entries))
 
 
-def by_venue(instruments: Iterable[Instrument]) -> dict[str, list[str]]:
-    """The symbols and patterns of each venue."""
-    symbols: dict[str, list[str]] = {}
-    for instrument in instruments:
-        symbols.setdefault(instrument.venue, []).append(instrument.symbol)
-    return symbols
-
-
 def shown(instruments: Sequence[Instrument]) -> str:
     """The first few in words."""
     more = f" and {len(instruments) - SHOWN} more" if len(instruments) > SHOWN else ""

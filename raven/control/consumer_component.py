@@ -41,14 +41,18 @@ class ConsumerComponent:
     async def add(self, wanted: Sequence[Wanted], *, restored: bool) -> list[control_pb2.SymbolResult]:  # noqa: ARG002
         """Ask every upstream of its venue for a symbol; it is refused when all of them refuse it."""
         answers: dict[Instrument, list[control_pb2.SymbolResult]] = {entry.instrument: [] for entry in wanted}
+        asked = []
         for follower in self._followers:
             own = [entry for entry in wanted if follower.venue in ("", entry.venue)]
             follower.resume_joining([entry.instrument for entry in own if follower.key in entry.earlier])
             for joining in (True, False):
                 instruments = [entry.instrument for entry in own if (follower.key in entry.joining) is joining]
                 if instruments:
-                    for result in await follower.add(instruments, joining=joining):
-                        answers[Instrument(result.venue, result.symbol)].append(result)
+                    asked.append(follower.add(instruments, joining=joining))
+        # all at once: whoever waited for another upstream's answer would take it that nothing is wanted of its own
+        for results in await asyncio.gather(*asked):
+            for result in results:
+                answers[Instrument(result.venue, result.symbol)].append(result)
         return [_merge(instrument, results) for instrument, results in answers.items()]
 
     def resume_ending(self, ending: Sequence[Wanted]) -> None:

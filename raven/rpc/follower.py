@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from raven.batches.batch import Cursor
-from raven.batches.instrument import Instrument
+from raven.batches.instrument import Instrument, by_venue
 from raven.batches.ipc import decode
 from raven.clock import Backoff, now_us
 from raven.errors import AccessError, UpstreamError
@@ -24,6 +24,7 @@ from raven.rpc.access import Access
 from raven.rpc.client import Begin, Client, UnknownJournalError
 from raven.rpc.consumer import Consumer
 from raven.rpc.cursors import from_message
+from raven.rpc.limits import MAX_SYMBOLS_PER_REQUEST
 from raven.rpc.pb import control_pb2, market_data_pb2
 from raven.rpc.streams import until
 from raven.rpc.wishes import NOWHERE, Wishes
@@ -48,6 +49,7 @@ class Follower:
     - `requester`: in whose name symbols are asked for. `consumer_name`: in whose name the upstream keeps batches until
       they are acknowledged; followers of one service share the former and have each their own of the latter.
     - `key`: tells followers of one upstream apart within their service; by default its name.
+    - `freeing`: held while holds and wishes are freed there; followers of one upstream and requester share it.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Follower:
         key: str = "",
         consumer: Consumer,
         telemetry: Telemetry,
+        freeing: asyncio.Lock | None = None,
     ) -> None:
         self.name = name
         self.key = key or name
@@ -79,6 +82,7 @@ class Follower:
         self._wishes = Wishes()
         self._left = asyncio.Event()
         self._may_hold = True  # the upstream may keep batches, or collect symbols, for this consumer
+        self._freeing = freeing or asyncio.Lock()
         self._changed = asyncio.Event()
 
     @property
@@ -213,10 +217,12 @@ class Follower:
     async def _free_hold(self) -> None:
         """Nothing is wanted, and all is durable: the upstream need keep and collect nothing for this consumer."""
         with contextlib.suppress(UpstreamError):
-            for name in {self._consumer_name, self._requester}:
-                await self._client.forget(name)
-            self._may_hold = False
-        self._wishes.ask_again()  # what has been asked for meanwhile may have been forgotten as well
+            async with self._freeing:
+                for name in {self._consumer_name, self._requester}:
+                    if self.is_needed:
+                        return
+                    await self._client.forget(name)
+                self._may_hold = False
 
     async def _read(self, begin: Begin, backoff: Backoff) -> None:
         """Take batches until the wanted symbols change or the connection is lost."""
@@ -245,8 +251,10 @@ class Follower:
         self, instruments: Sequence[Instrument], *, is_new: bool = False
     ) -> list[control_pb2.SymbolResult]:
         """Ask the upstream for these; what is refused when it is new is told to whoever asked, and not logged."""
+        async with self._freeing:
+            pass  # a session that began before what is under way arrives there would be ended by it
         results = []
-        for venue, symbols in _by_venue(instruments):
+        for venue, symbols in _requests(instruments):
             results += await self._client.start(symbols, venue=venue, requester=self._requester)
         for result in results:
             instrument = Instrument(result.venue, result.symbol)
@@ -260,7 +268,7 @@ class Follower:
         """Tell the upstream what is wanted no more; it answers up to where that is to be taken."""
         leaving = self._wishes.leaving
         ends = dict.fromkeys(leaving, NOWHERE)
-        for venue, symbols in _by_venue(leaving):
+        for venue, symbols in _requests(leaving):
             for result in await self._client.stop(symbols, venue=venue, requester=self._requester):
                 ends[Instrument(result.venue, result.symbol)] = from_message(result.session_end)
         self._wishes.told(ends)
@@ -283,8 +291,8 @@ class Follower:
             await self.consumer.rewind(self.name, first, instruments, forward=is_all)
 
 
-def _by_venue(instruments: Iterable[Instrument]) -> list[tuple[str, list[str]]]:
-    by_venue: dict[str, list[str]] = {}
-    for instrument in instruments:
-        by_venue.setdefault(instrument.venue, []).append(instrument.symbol)
-    return list(by_venue.items())
+def _requests(instruments: Iterable[Instrument]) -> Iterator[tuple[str, list[str]]]:
+    """The symbols of each venue, as many at once as a request may have."""
+    for venue, symbols in by_venue(instruments).items():
+        for first in range(0, len(symbols), MAX_SYMBOLS_PER_REQUEST):
+            yield venue, symbols[first : first + MAX_SYMBOLS_PER_REQUEST]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any, Final, Protocol
 
@@ -106,7 +106,7 @@ class MarketDataServicer(market_data_pb2_grpc.MarketDataServicer):
 
     async def Subscribe(  # noqa: N802
         self, request: market_data_pb2.SubscribeRequest, context: Context
-    ) -> AsyncIterator[market_data_pb2.SubscribeResponse]:
+    ) -> AsyncGenerator[market_data_pb2.SubscribeResponse]:
         """Batches from where the request says, then live."""
         await _bounded(request.symbols, context)
         await self._guard.subscribe(request.consumer, context)
@@ -115,13 +115,16 @@ class MarketDataServicer(market_data_pb2_grpc.MarketDataServicer):
         if request.consumer:
             journal.register(request.consumer, after)
         symbols = frozenset(request.symbols)
-        async with aclosing(self._hub.follow(after)) as entries:
-            async for response in self._responses(entries, after, symbols):
+        async with (
+            aclosing(self._hub.follow(after)) as entries,
+            aclosing(self._responses(entries, after, symbols)) as responses,
+        ):
+            async for response in responses:
                 yield response
 
     async def _responses(
         self, entries: AsyncIterator[Entry], after: int, symbols: frozenset[str]
-    ) -> AsyncIterator[market_data_pb2.SubscribeResponse]:
+    ) -> AsyncGenerator[market_data_pb2.SubscribeResponse]:
         """The batches of a subscription, and where it stands while there are none."""
         journal = self._hub.journal
         yield _cursor_response(Cursor(journal.id, after))

@@ -181,7 +181,7 @@ class Wishes:
         }
         if not joining:
             return None
-        is_all = all(wish.joining or wish.phase is Phase.LEAVING for wish in self._of.values())
+        is_all = all(wish.joining for wish in self._of.values())
         for instrument in joining:
             self._of[instrument].joining = False
         return sorted(joining), min(joining.values(), key=lambda cursor: cursor.sequence), is_all

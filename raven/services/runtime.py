@@ -53,6 +53,7 @@ class Environment:
     folder: Path
     telemetry: Telemetry
     wanted: WantedFile
+    freeing: dict[str, asyncio.Lock] = field(default_factory=dict)  # by upstream
 
     def open_hub(self, schema: pa.Schema, *, replay: str = "") -> Hub:
         """The service's own journal and its subscribers; `replay` says what is replayed into it, if anything.
@@ -99,6 +100,7 @@ class Environment:
             key=key,
             consumer=consumer,
             telemetry=self.telemetry,
+            freeing=self.freeing.setdefault(upstream, asyncio.Lock()),
         )
 
 

@@ -106,7 +106,7 @@ class Store(Protocol):
         """What `open` found torn by a crash and set aside; it was never reported as stored."""
 
     def open(self) -> None:
-        """Take hold of the table, making it where there is none.
+        """Take hold of the table, making it where there is none. Opening twice does no harm.
 
         Raises StoreError when it is held by another process, or is not a table of this kind;
         StoreUnavailableError when it cannot be reached now, StoreRefusedError when it first needs mending: `open`

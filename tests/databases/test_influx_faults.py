@@ -154,6 +154,22 @@ def test_a_quiet_market_does_not_turn_a_fault_of_the_bucket_into_dead_letters(
     assert_held(bucket, trades)
 
 
+@pytest.mark.parametrize("blocked", ["dead_letters", "influx-trades.json.new"])
+def test_a_refused_row_that_cannot_be_noted_for_a_while_is_no_fault_of_the_bucket(
+    fronted: InfluxTradeStore, bucket: Bucket, tmp_path: Path, blocked: str
+) -> None:
+    spoil(bucket, "2024-08-09T00:00:00")
+    obstacle = tmp_path / blocked
+    obstacle.mkdir() if blocked.endswith(".new") else obstacle.touch()
+    for _ in range(MOST_IN_A_ROW + 2):
+        with pytest.raises(StoreUnavailableError, match=r"cannot be kept|cannot be written"):
+            fronted.write(flush(some_trades("BTCUSDT", 0, 1)))
+    obstacle.rmdir() if blocked.endswith(".new") else obstacle.unlink()
+    assert fronted.write(flush(some_trades("BTCUSDT", 0, 1))) == WriteResult(dead=1)
+    assert letters_in(tmp_path).height == 1
+    assert fronted.position("up") is not None
+
+
 def test_so_many_refused_rows_are_a_fault_of_the_bucket(
     fronted: InfluxTradeStore, bucket: Bucket, front: Front, tmp_path: Path
 ) -> None:

@@ -14,7 +14,7 @@ from raven.errors import InputError, SettingsError
 from raven.settings import TimescaleSettings
 from raven.sinks.dead_letters import DeadLetters
 from raven.sinks.refusals import MOST_IN_A_ROW
-from raven.sinks.store import BAR_SCHEMAS, BarFlush, Refusal, StoreRefusedError, WriteResult
+from raven.sinks.store import BAR_SCHEMAS, BarFlush, Refusal, StoreRefusedError, StoreUnavailableError, WriteResult
 from raven.sinks.timescale import TimescaleBarStore
 from raven.sinks.timescale.schema import init_db
 from tests.databases.bars import read, store_on, stored
@@ -199,6 +199,19 @@ def test_nothing_is_stored_while_refused_rows_cannot_be_kept(store, url, kind, t
     assert stored(url, kind).is_empty()
     store._dead_letters = good
     assert store.write(flush) == WriteResult(rows=3, dead=1)
+
+
+def test_a_refused_bar_that_cannot_be_kept_for_a_while_is_no_fault_of_the_table(store, kind, tmp_path):
+    flush = BarFlush([some_bars(kind, [9], symbol="\0")], {"up": Cursor("j", 1)})
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    good, store._dead_letters = store._dead_letters, DeadLetters(blocked / "sub")
+    for _ in range(MOST_IN_A_ROW + 2):
+        with pytest.raises(StoreUnavailableError, match="cannot be kept"):
+            store.write(flush)
+    store._dead_letters = good
+    assert store.write(flush) == WriteResult(dead=1)
+    assert store.position("up") == Cursor("j", 1)
 
 
 def test_each_writer_and_table_has_positions_of_its_own(url, tmp_path):

@@ -188,6 +188,14 @@ class TradeStoreCompliance(StoreCompliance):
             again.close()
         self.assert_stored(tmp_path, (SPOT, some_trades("BTCUSDT", 0, 15)))
 
+    def test_opening_twice_does_no_harm(self, store: TradeStore, tmp_path: Path) -> None:
+        flush = TradeFlush([(SPOT, some_trades("BTCUSDT", 0, 10))], {"up": Cursor("j", 1)})
+        store.write(flush)
+        store.open()
+        assert store.position("up") == Cursor("j", 1)
+        assert store.write(flush) == WriteResult(duplicates=10)
+        self.assert_stored(tmp_path, (SPOT, some_trades("BTCUSDT", 0, 10)))
+
     def test_a_position_moves_without_rows(self, store: TradeStore, tmp_path: Path) -> None:
         for cursor in (Cursor("one", 5), Cursor("one", 6), Cursor("another journal", 1), Cursor("", 0)):
             assert store.write(TradeFlush((), {"up": cursor})) == WriteResult()
@@ -432,6 +440,14 @@ class BarStoreCompliance(StoreCompliance):
         finally:
             again.close()
         self.assert_stored(tmp_path, kind, some_bars(kind, range(8), ticks=2))
+
+    def test_opening_twice_does_no_harm(self, store: BarStore, tmp_path: Path, kind: BarKind) -> None:
+        flush = BarFlush([some_bars(kind, range(5))], {"up": Cursor("j", 1)})
+        store.write(flush)
+        store.open()
+        assert store.position("up") == Cursor("j", 1)
+        assert store.write(flush) == WriteResult(duplicates=5)
+        self.assert_stored(tmp_path, kind, some_bars(kind, range(5)))
 
     @ONE_BY_ONE
     @given(

@@ -198,9 +198,11 @@ async def test_the_old_connection_stays_while_no_other_can_be_opened() -> None:
             await exchange.drop(exchange.clients[0])  # now it is lost, before there is another
             await until(lambda: taker.feed.error)
             assert not taker.feed.connected
+            last_id = max(taker.ids["BTCUSDT"])
             exchange.status = None
             await until(lambda: taker.feed.acknowledged == {"BTCUSDT"}, 40)
             assert taker.feed.connections_opened == 2
+            await until(lambda: max(taker.ids["BTCUSDT"]) > last_id)
         assert taker.missing("BTCUSDT")
 
 

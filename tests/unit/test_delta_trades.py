@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -152,6 +153,20 @@ def test_a_second_writer_is_refused_and_told_who(store: DeltaTradeStore, tmp_pat
     second.close()
 
 
+def test_a_lock_that_could_not_be_written_is_let_go_of(tmp_path: Path) -> None:
+    store = DeltaTradeStore(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        with pytest.raises(StoreError, match="cannot be opened") as caught:
+            store.open()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    store.open()
+    assert caught.value.__cause__ is not None
+    store.close()
+
+
 def test_a_store_that_is_not_open_says_so(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="is not open"):
         DeltaTradeStore(tmp_path).write(TradeFlush([(SPOT, some_trades("BTCUSDT", 0, 1))]))
@@ -255,6 +270,28 @@ def test_what_write_returned_for_is_on_the_disk(
     new = set((tmp_path / "trades").rglob("*")) - before
     assert len(new) == 4  # a partition's two folders, a data file, a commit
     assert synced >= new | {path.parent for path in new}
+
+
+def test_a_commit_that_could_not_be_synced_is_synced_before_it_counts(
+    store: DeltaTradeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync, synced = os.fsync, set()
+    is_failing = True
+
+    def failing(descriptor: int) -> None:
+        if is_failing:
+            raise OSError(errno.EIO, "Input/output error")
+        synced.add(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", failing)
+    for _ in range(4):
+        with pytest.raises(StoreUnavailableError, match="Input/output error"):
+            write_some(store, 1)
+    is_failing = False
+    write_some(store, 1)
+    assert synced >= {*(tmp_path / "trades").rglob("*.parquet"), *log_files(tmp_path)}
+    assert scan_trades(tmp_path).collect().height == 40 == store.rows()
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "no data file", "short data file"])

@@ -80,7 +80,7 @@ class SlowUpstream(Handler):
 @asynccontextmanager
 async def chain(
     folder: Path, *, answer_s: float = 0.0, refuses: frozenset[str] = frozenset(),
-    there: Access = OPEN, here: Access = OPEN,
+    there: Access = OPEN, here: Access = OPEN, consumer_name: str = "",
 ) -> AsyncIterator[tuple[Hub, ControlService, Journal, Server]]:  # fmt: skip
     """An upstream of trades, and an aggregator of 1 s bars with its control."""
     with Journal.open(folder / "trades", TRADES) as upstream, Journal.open(folder / "bars", BARS) as downstream:
@@ -94,7 +94,7 @@ async def chain(
         )  # fmt: skip
         follower = Follower(
             "binance_spot", f"127.0.0.1:{server.port}", here, venue="BINANCE_SPOT", requester="bars-1",
-            consumer=aggregator, telemetry=telemetry,
+            consumer_name=consumer_name, consumer=aggregator, telemetry=telemetry,
         )  # fmt: skip
         component = ConsumerComponent([follower], aggregator.facts, venues=["BINANCE_SPOT"])
         control = ControlService("bars", component, wanted, telemetry, hub=None, simulated=False)
@@ -302,30 +302,47 @@ async def test_a_symbol_stopped_while_another_waits_for_it_answers_stopped(tmp_p
         assert (answer.state, answer.message) == (control_pb2.SYMBOL_STATE_STOPPED, "stopped meanwhile")
 
 
-async def test_what_is_wanted_while_the_hold_is_being_freed_is_asked_for_again(
+async def test_a_start_waits_for_what_frees_the_hold_and_is_not_undone_by_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(follower_module, "FREE_AFTER_S", 0.1)
-    async with chain(tmp_path) as (_, control, _, _):
-        upstream, collected, asked, forgotten = upstreams[-1], set[str](), asyncio.Event(), asyncio.Event()
+    async with chain(tmp_path, consumer_name="bars-1-store") as (_, control, _, _):
+        upstream, happened, asked = upstreams[-1], list[str](), asyncio.Event()
         start = upstream.start
 
         async def collect(request: control_pb2.StartRequest) -> control_pb2.StartResponse:
-            collected.update(request.symbols)
+            happened.append("start")
             return await start(request)
 
         async def forget(_: str) -> bool:
             asked.set()
             await asyncio.sleep(0.3)
-            collected.clear()
-            forgotten.set()
+            happened.append("forget")
             return True
 
         monkeypatch.setattr(upstream, "start", collect)
         monkeypatch.setattr(upstream, "forget", forget)
         await asyncio.wait_for(asked.wait(), 5)
         await control.start(control_pb2.StartRequest(symbols=["BTCUSDT"]))
-        assert collected == {"BTCUSDT"}
-        assert not forgotten.is_set()
-        await asyncio.wait_for(forgotten.wait(), 5)
-        await until(lambda: collected == {"BTCUSDT"})
+        await asyncio.sleep(0.8)
+        assert happened[:2] == ["forget", "start"]
+        assert happened.count("forget") == 1, "the other name is not forgotten any more"
+
+
+async def test_more_symbols_than_a_request_may_have_are_asked_for_in_several(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower_module, "MAX_SYMBOLS_PER_REQUEST", 40)
+    names = [f"S{number}USDT" for number in range(100)]
+    async with chain(tmp_path) as (_, control, _, _):
+        asked: list[int] = []
+        start = upstreams[-1].start
+
+        async def count(request: control_pb2.StartRequest) -> control_pb2.StartResponse:
+            asked.append(len(request.symbols))
+            return await start(request)
+
+        monkeypatch.setattr(upstreams[-1], "start", count)
+        results = (await control.start(control_pb2.StartRequest(symbols=names))).results
+        assert [result.symbol for result in results] == names
+        assert asked == [40, 40, 20]

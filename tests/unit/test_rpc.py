@@ -7,6 +7,8 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import grpc
 import pytest
@@ -18,11 +20,12 @@ from raven.batches.ipc import decode
 from raven.batches.schema import TRADE_SCHEMA, stream_schema, to_frame, to_record_batch
 from raven.errors import InputError, RavenError, UpstreamError
 from raven.journal import Journal
+from raven.rpc import server
 from raven.rpc.access import Access
 from raven.rpc.client import Begin, Client, UnknownJournalError
 from raven.rpc.generate import ROOT, generate
 from raven.rpc.hub import Hub
-from raven.rpc.pb import control_pb2
+from raven.rpc.pb import control_pb2, market_data_pb2
 from raven.rpc.server import Server
 from tests.unit.samples import trades
 
@@ -137,6 +140,22 @@ async def test_a_subscriber_that_leaves_while_the_server_waits_for_the_next_batc
             await asyncio.sleep(0.05)  # the server hears of it
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
     assert "Traceback" not in capfd.readouterr().err
+
+
+async def test_a_subscription_that_is_dropped_between_two_answers_ends_its_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the server stops: then nobody takes what the call had just answered."""
+    monkeypatch.setattr(server, "CURSOR_EVERY_S", 0.05)
+    context = cast("server.Context", SimpleNamespace(peer=lambda: "ipv4:127.0.0.1:1", add_done_callback=lambda _: None))
+    request = market_data_pb2.SubscribeRequest(latest=market_data_pb2.Latest())
+    with Journal.open(tmp_path, SCHEMA) as journal:
+        servicer = server.MarketDataServicer(Hub(journal), server.Guard(Access(), lambda _: None))
+        answers = servicer.Subscribe(request, context)
+        for _ in range(3):
+            assert (await anext(answers)).WhichOneof("item") == "cursor"
+        await answers.aclose()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 async def test_cursor_of_another_journal_is_refused(tmp_path: Path) -> None:

@@ -30,10 +30,11 @@ UPSTREAM = "binance_spot"
 
 
 class FlakyStore(DeltaTradeStore):
-    """The real store, which cannot be reached for the first `failures` writes, and fails to open so often."""
+    """The real store, which cannot be reached for the first `failures` writes, and fails to open, or to tell positions, so often."""
 
     failures = 0
     failing_opens = 0
+    failing_positions = 0
     error: StoreUnavailableError = StoreUnavailableError("the disk is away")
     hangs: threading.Event | None = None
 
@@ -42,6 +43,12 @@ class FlakyStore(DeltaTradeStore):
             self.failing_opens -= 1
             raise self.error
         super().open()
+
+    def position(self, upstream: str) -> Cursor | None:
+        if self.failing_positions:
+            self.failing_positions -= 1
+            raise self.error
+        return super().position(upstream)
 
     def write(self, flush: TradeFlush) -> WriteResult:
         if self.hangs is not None:
@@ -276,6 +283,25 @@ async def test_a_store_that_is_down_at_the_start_is_opened_when_it_is_back(tmp_p
     run.cancel()
     await asyncio.gather(run, return_exceptions=True)
     await sink.close()
+
+
+async def test_a_store_whose_position_cannot_be_read_at_the_start_goes_on_when_it_can(tmp_path: Path) -> None:
+    async with sinking(tmp_path) as (sink, _):
+        await feed(sink, range(1, 4))
+    store = FlakyStore(tmp_path / "delta")
+    store.failing_positions = 2
+    sink = a_sink(store, probe_s=0.1)
+    run = asyncio.ensure_future(sink.run())
+    async with asyncio.timeout(10):
+        await sink.ready.wait()
+    assert store.failing_positions == 0
+    assert sink.position(UPSTREAM) == Cursor("j", 3)
+    run.cancel()
+    await asyncio.gather(run, return_exceptions=True)
+    await sink.close()
+    held = FlakyStore(tmp_path / "delta")
+    held.open()  # the lock was let go of
+    held.close()
 
 
 async def test_a_sink_that_never_opened_closes_at_once(tmp_path: Path) -> None:

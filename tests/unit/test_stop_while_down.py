@@ -27,7 +27,7 @@ from raven.rpc.pb import control_pb2
 from raven.rpc.server import Server
 from raven.rpc.subscriptions import SubscriptionTable
 from raven.services import persistence
-from raven.services.runtime import Environment
+from raven.services.runtime import Environment, Service
 from raven.sinks import sink as sinks
 from raven.sinks.sink import FlushLimits
 from raven.sinks.store import StoreUnavailableError
@@ -254,44 +254,81 @@ async def test_the_upstream_keeps_what_was_taken_and_is_not_stored(
     assert sorted(ids_stored(tmp_path)) == list(range(100))
 
 
+FUTURES, FUTURES_VENUE = "binance_futures", "BINANCE_FUTURES"
+
+
+@asynccontextmanager
+async def two_venues(folder: Path, **targets: str) -> AsyncIterator[tuple[ControlService, FlakyStore, Service]]:
+    """A sink of both venues as it is wired for real; it wants what it wanted before."""
+    facts, telemetry, wanted = SubscriptionTable(), Telemetry("test"), WantedFile(folder / "wanted.json")
+    venues, store = {UPSTREAM: VENUE, FUTURES: FUTURES_VENUE}, FlakyStore(folder / "delta")
+    sink = TradeSink(
+        store, FlushLimits(10_000, 0.05), venues=venues, facts=facts, telemetry=telemetry, joined=wanted.joined,
+        left=wanted.left,
+    )  # fmt: skip
+
+    def follow(name: str, consumer: TradeSink, *, store: str, key: str) -> Follower:  # noqa: ARG001
+        return Follower(
+            name, targets[name], Access(), venue=venues[name], requester="sink-1", key=key, consumer=consumer,
+            telemetry=telemetry,
+        )  # fmt: skip
+
+    service = persistence.build(cast("Environment", SimpleNamespace(telemetry=telemetry, follow=follow)), [sink], facts)
+    control = ControlService("sink", service.component, wanted, telemetry, hub=None, simulated=False)
+    runs = [asyncio.ensure_future(run()) for run in service.runs]
+    runs.append(asyncio.ensure_future(control.restore()))
+    try:
+        yield control, store, service
+    finally:
+        for run in runs:
+            run.cancel()
+        await asyncio.gather(*runs, return_exceptions=True)
+        for close in service.closes:
+            await close()
+
+
 async def test_an_upstream_of_which_nothing_is_wanted_holds_nothing_and_is_no_backlog(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(follower_module, "FREE_AFTER_S", 0.1)
     monkeypatch.setattr(persistence, "TELL_EVERY_S", 0.05)
-    facts, telemetry, wanted = SubscriptionTable(), Telemetry("test"), WantedFile(tmp_path / "wanted.json")
-    venues = {UPSTREAM: VENUE, "binance_futures": "BINANCE_FUTURES"}
-    store = FlakyStore(tmp_path / "delta")
-    store.failures = 10**6
-    sink = TradeSink(
-        store, FlushLimits(10_000, 0.05), venues=venues, facts=facts, telemetry=telemetry, joined=wanted.joined,
-    )  # fmt: skip
-    async with upstream(tmp_path) as (hub, target), upstream(tmp_path, "BINANCE_FUTURES") as (other, other_target):
-        targets = {UPSTREAM: target, "binance_futures": other_target}
+    async with (
+        upstream(tmp_path) as (spot, spot_target),
+        upstream(tmp_path, FUTURES_VENUE) as (futures, futures_target),
+        two_venues(tmp_path, binance_spot=spot_target, binance_futures=futures_target) as (control, store, service),
+    ):
+        store.failures = 10**6
+        await start(control)
+        await publish(futures, range(500))
+        await publish(spot, range(100))
+        await until(lambda: [one.name for one in spot.journal.consumers()] == ["sink-1"])
+        await until(lambda: service.component.stores()[0].backlog_rows == 100)
+        await asyncio.sleep(0.5)
+        assert service.component.stores()[0].backlog_rows == 100
+        assert futures.journal.consumers() == []
 
-        def follow(name: str, consumer: TradeSink, *, store: str, key: str) -> Follower:  # noqa: ARG001
-            return Follower(
-                name, targets[name], Access(), venue=venues[name], requester="sink-1", key=key, consumer=consumer,
-                telemetry=telemetry,
-            )  # fmt: skip
 
-        service = persistence.build(
-            cast("Environment", SimpleNamespace(telemetry=telemetry, follow=follow)), [sink], facts
-        )
-        control = ControlService("sink", service.component, wanted, telemetry, hub=None, simulated=False)
-        runs = [asyncio.ensure_future(run()) for run in service.runs]
-        try:
-            await start(control)
-            await publish(other, range(500))
-            await publish(hub, range(100))
-            await until(lambda: [one.name for one in hub.journal.consumers()] == ["sink-1"])
-            await until(lambda: service.component.stores()[0].backlog_rows == 100)
-            await asyncio.sleep(0.5)
-            assert service.component.stores()[0].backlog_rows == 100
-            assert other.journal.consumers() == []
-        finally:
-            for run in runs:
-                run.cancel()
-            await asyncio.gather(*runs, return_exceptions=True)
-            for close in service.closes:
-                await close()
+async def test_an_upstream_that_hangs_ends_nothing_at_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower_module, "FREE_AFTER_S", 0.2)
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(hang, "127.0.0.1", 0)
+    hanging = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, upstream(tmp_path, FUTURES_VENUE) as (futures, futures_target):
+        async with upstream(tmp_path) as (_, spot_target):
+            targets = {UPSTREAM: spot_target, FUTURES: futures_target}
+            async with two_venues(tmp_path, **targets) as (control, *_):
+                for venue in (VENUE, FUTURES_VENUE):
+                    await control.start(control_pb2.StartRequest(symbols=["BTCUSDT"], venue=venue))
+                await publish(futures, range(100))
+                await until(lambda: ids_stored(tmp_path) == list(range(100)))
+        async with two_venues(tmp_path, binance_spot=hanging, binance_futures=futures_target):
+            await asyncio.sleep(1.0)
+            assert [one.name for one in futures.journal.consumers()] == ["sink-1"]
+            await publish(futures, range(100, 200))
+            await until(lambda: sorted(ids_stored(tmp_path)) == list(range(200)))

@@ -63,7 +63,7 @@ def lines() -> Iterator[Lines]:
 
 def scrape(port: int) -> dict[tuple[str, tuple[str, ...]], float]:
     """Every sample by (name, label values in the order of the labels' names)."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
         text = answer.read().decode()
     return {
         (sample.name, tuple(value for _, value in sorted(sample.labels.items()))): sample.value

@@ -39,6 +39,14 @@ def test_what_joins_is_rewound_to_once() -> None:
     assert wishes.rewind() == ([LTC], at(9), False), "the others go on where they are"
 
 
+def test_what_joins_passes_over_nothing_of_what_leaves() -> None:
+    wishes = collecting(BTC)
+    wishes.leave([BTC])
+    wishes.want([ETH], joining=True)
+    wishes.grant(ETH, at(9))
+    assert wishes.rewind() == ([ETH], at(9), False), "rows of BTC before 9 may not have been taken"
+
+
 def test_what_is_stopped_is_taken_up_to_its_end() -> None:
     wishes = collecting(BTC, ETH)
     assert wishes.leave([BTC, LTC]) == {BTC}

@@ -80,14 +80,16 @@ class Table:
     def open(self) -> None:
         """Take the lock; cut what a crash left torn (`cut` names it); create or check the table.
 
-        Raises StoreError when another process holds it or the folder is something else.
+        Open already, it is read anew. Raises StoreError when another process holds it or the folder is something else.
         """
         if not READABLE_PATH.fullmatch(str(self.path)):
             raise StoreError(
                 f"{self.path} cannot hold a Delta table that every reader opens",
                 hint="put the data folder where the path has no spaces and only ASCII letters",
             )
-        self._lock = hold(self.path)
+        if self._lock is None:
+            self._lock = hold(self.path)
+        self._forget()
         try:
             with explained(f"{self.path} cannot be opened"):
                 self.cut = tuple(cut_torn_commits(self.path))
@@ -99,8 +101,7 @@ class Table:
 
     def close(self) -> None:
         """Let go of the table."""
-        self._delta = None
-        self._versions.clear()
+        self._forget()
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -111,9 +112,10 @@ class Table:
         if self._lock is None:
             raise StoreError(f"{self.path} is not open")
         if self._delta is None:
-            self._delta = DeltaTable(self.path)
-            self.rows = self._delta.count()
-            self._sync_newest(self._delta.version())
+            found = DeltaTable(self.path)
+            self._sync_newest(found.version())  # until that has worked nothing in it counts as stored
+            self.rows = found.count()
+            self._delta = found
         return self._delta
 
     def lookup(self, name: str) -> int | None:
@@ -180,8 +182,7 @@ class Table:
                 if after // CHECKPOINT_COMMITS > before // CHECKPOINT_COMMITS:
                     self.checkpoint()
         except BaseException:
-            self._delta = None
-            self._versions.clear()
+            self._forget()
             raise
         self._versions.update(named)
 
@@ -189,6 +190,10 @@ class Table:
         """Sum up the log, so that readers need only what comes after."""
         self.delta.create_checkpoint()
         sync_checkpoint(self.path, self.delta.version())
+
+    def _forget(self) -> None:
+        self._delta = None
+        self._versions.clear()
 
     def _sync_newest(self, version: int) -> None:
         """Who wrote the newest commits may have been killed, or have failed, before their sync."""

@@ -90,6 +90,7 @@ class InfluxTradeStore:
         dead = len(delivery.refused)
         stored = new.height - dead - delivery.too_old
         self._note(keys, flush.positions, stored)
+        self._watch.settled()
         return WriteResult(rows=stored, duplicates=row_count(flush) - new.height, dead=dead, dropped=delivery.too_old)
 
     def resend(self, rows: pl.DataFrame) -> Sequence[Refusal]:

@@ -91,6 +91,7 @@ class TimescaleBarStore:
                     session.run(MOVE_POSITIONS, self._position_rows(moved))
                 self._dead_letters.add(self.name, self.table, bars, stored.refusals)
             self._positions.update(moved)
+            self._watch.settled()
         return self._result(stored, row_count(flush))
 
     def resend(self, rows: pl.DataFrame) -> Sequence[Refusal]:

@@ -51,16 +51,16 @@ class ControlService:
             self._telemetry.info("restored", f"collecting again: {', '.join(names[:SHOWN_RESTORED])}{more}")
 
     async def start(self, request: control_pb2.StartRequest) -> control_pb2.StartResponse:
-        """Collect symbols; answers when rows flow, after `wait_s`, or with why not."""
+        """Collect symbols; answers when rows flow, after `wait_s`, or with why not. Raises as WantedFile.change."""
         venue = self._venue(request.venue)
         instruments = [Instrument(venue, symbol) for symbol in _symbols(request.symbols)]
         requester = request.requester or USER
         async with self._turn:
             new = [one for one in instruments if one not in self._wanted.entries]
             place = self._hub.session_start if self._hub is not None else None
-            for one in instruments:
-                self._wanted.add(one, requester, session_start=place, joining=self._component.upstreams_of(venue))
-            self._wanted.save()
+            with self._wanted.change():
+                for one in instruments:
+                    self._wanted.add(one, requester, session_start=place, joining=self._component.upstreams_of(venue))
             entries = [self._wanted.entries[one] for one in new]
             refused = set(new)
             try:
@@ -149,9 +149,9 @@ class ControlService:
             return await self._stop(list(self._wanted.entries), USER)
         async with self._turn:
             gone = list(self._wanted.entries.values())
-            for entry in gone:
-                self._wanted.end(entry.instrument, self._component.upstreams_of(entry.venue))
-            self._wanted.save()
+            with self._wanted.change():
+                for entry in gone:
+                    self._wanted.end(entry.instrument, self._component.upstreams_of(entry.venue))
             await self._component.remove(gone, {})
         stopped, message = control_pb2.SYMBOL_STATE_STOPPED, self._unsafe()
         return control_pb2.StopResponse(
@@ -165,23 +165,23 @@ class ControlService:
         results: list[control_pb2.SymbolResult] = []
         gone: list[Wanted] = []
         async with self._turn:
-            for one in instruments:
-                result = control_pb2.SymbolResult(
-                    venue=one.venue, symbol=one.symbol, state=control_pb2.SYMBOL_STATE_STOPPED
-                )
-                results.append(result)
-                entry = self._wanted.entries.get(one)
-                if entry is None:
-                    result.state, result.message = self._why_not(one)
-                elif others := self._wanted.remove(one, requester, self._component.upstreams_of(one.venue)):
-                    result.state = control_pb2.SYMBOL_STATE_KEPT
-                    result.message = f"still wanted by {', '.join(others)}"
-                else:
-                    gone.append(entry)
-                    state, why = self._why_not(one)
-                    if state == control_pb2.SYMBOL_STATE_KEPT:
-                        result.state, result.message = state, why
-            self._wanted.save()
+            with self._wanted.change():
+                for one in instruments:
+                    result = control_pb2.SymbolResult(
+                        venue=one.venue, symbol=one.symbol, state=control_pb2.SYMBOL_STATE_STOPPED
+                    )
+                    results.append(result)
+                    entry = self._wanted.entries.get(one)
+                    if entry is None:
+                        result.state, result.message = self._why_not(one)
+                    elif others := self._wanted.remove(one, requester, self._component.upstreams_of(one.venue)):
+                        result.state = control_pb2.SYMBOL_STATE_KEPT
+                        result.message = f"still wanted by {', '.join(others)}"
+                    else:
+                        gone.append(entry)
+                        state, why = self._why_not(one)
+                        if state == control_pb2.SYMBOL_STATE_KEPT:
+                            result.state, result.message = state, why
             await self._component.remove(gone, self._wanted.entries)
             end = to_message(self._hub.place) if self._hub is not None else None
         for result in results:
@@ -220,7 +220,7 @@ class ControlService:
             problems += [
                 f"{entry.symbol} is refused: {entry.message}" for entry in subscriptions if entry.state == REFUSED
             ]
-            problems += self._component.problems()
+            problems += [*self._component.problems(), *filter(None, [self._wanted.problem])]
         return control_pb2.StatusResponse(
             service=self._service, version=version("raven-market-data"), pid=os.getpid(),
             started_us=self._started_us, healthy=not problems, problems=problems, subscriptions=subscriptions,
@@ -230,10 +230,11 @@ class ControlService:
 
     async def forget(self, consumer: str) -> bool:
         """Free a dead consumer's hold on the journal, and stop what only it wanted."""
+        # the hold first: without it the journal can make the room to save the rest
+        held = self._hub is not None and self._hub.journal.forget(consumer)
         wished = [one for one, entry in self._wanted.entries.items() if consumer in entry.wanted_by]
         if wished:
             await self._stop(wished, consumer)
-        held = self._hub is not None and self._hub.journal.forget(consumer)
         return held or bool(wished)
 
 

@@ -2,20 +2,28 @@
 
 An instrument is wanted by users and by downstream services. It is collected while anyone wants it, so stopping the
 last consumer ends what was only started for it, and not what a user started.
+
+Where the file cannot be written, a change that was asked for is undone and refused; one that came about by itself, such
+as a position that now covers a symbol, holds in memory and is written later. Without it a restart does work again that
+was done, and loses nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
 from raven.batches.batch import Cursor
 from raven.batches.instrument import Instrument
-from raven.errors import SettingsError
+from raven.errors import RavenError, SettingsError
 from raven.files import write_atomically
+
+if TYPE_CHECKING:  # the command line only reads the file
+    from raven.telemetry import Telemetry
 
 USER: Final = "user"
 
@@ -45,11 +53,20 @@ class Wanted(msgspec.Struct):
         return Instrument(self.venue, self.symbol)
 
 
-class WantedFile:
-    """The wanted instruments of one service, and those that end, saved atomically at every change."""
+Kept: TypeAlias = tuple[dict[Instrument, Wanted], dict[Instrument, Wanted], list[tuple[Wanted, list[str], list[str]]]]
+"""All that a change that was asked for can change."""
 
-    def __init__(self, path: Path) -> None:
+
+class WantedFile:
+    """The wanted instruments of one service, and those that end, saved atomically at every change.
+
+    `problem`: why the file is not as memory is; empty when it is. `telemetry` is told; who only reads gives none.
+    """
+
+    def __init__(self, path: Path, telemetry: Telemetry | None = None) -> None:
         self._path = path
+        self._telemetry = telemetry
+        self.problem = ""
         self.entries: dict[Instrument, Wanted] = {}
         self.ending: dict[Instrument, Wanted] = {}
         if path.exists():
@@ -84,7 +101,7 @@ class WantedFile:
             entry = Wanted(*instrument, [requester], session_start, list(joining), earlier=earlier)
             self.entries[instrument] = entry
         elif requester not in entry.wanted_by:
-            entry.wanted_by.append(requester)
+            entry.wanted_by = [*entry.wanted_by, requester]
         return entry
 
     def remove(self, instrument: Instrument, requester: str, ending: Sequence[str] = ()) -> list[str]:
@@ -121,8 +138,48 @@ class WantedFile:
                     del self.ending[instrument]
         self.save()
 
+    @contextmanager
+    def change(self) -> Iterator[None]:
+        """Save what is added, removed and ended within, if that changes anything; nothing may be awaited there.
+
+        Raises RavenError when the file cannot be written: then nothing has changed.
+        """
+        before = self._kept()
+        try:
+            yield
+            if self._kept() != before:
+                self._write()
+        except BaseException:
+            self._undo(before)
+            raise
+
+    def _kept(self) -> Kept:
+        every = [*self.entries.values(), *self.ending.values()]
+        return dict(self.entries), dict(self.ending), [(entry, entry.wanted_by, entry.ending) for entry in every]
+
+    def _undo(self, before: Kept) -> None:
+        """In the same entries: others hold them."""
+        self.entries, self.ending, lists = before
+        for entry, wanted_by, ending in lists:
+            entry.wanted_by, entry.ending = wanted_by, ending
+
     def save(self) -> None:
-        """Write the file; a crash leaves the old or the new one whole."""
-        write_atomically(
-            self._path, msgspec.json.format(msgspec.json.encode([*self.entries.values(), *self.ending.values()]))
-        )
+        """Write what came about by itself; when that fails, `problem` says so until a later save succeeds."""
+        with suppress(RavenError):
+            self._write()
+
+    def _write(self) -> None:
+        """A crash leaves the old or the new file whole."""
+        entries = [*self.entries.values(), *self.ending.values()]
+        try:
+            write_atomically(self._path, msgspec.json.format(msgspec.json.encode(entries)))
+        except OSError as error:
+            self.problem = f"{self._path} cannot be written: {error.strerror or error}"
+            if self._telemetry is not None:
+                self._telemetry.warning("wanted_unsaved", self.problem)
+            raise RavenError(
+                self.problem, hint="nothing has changed; make room on its disk, or its folder writable, and ask again"
+            ) from error
+        if self.problem and self._telemetry is not None:
+            self._telemetry.info("wanted_saved", f"{self._path} is written again")
+        self.problem = ""

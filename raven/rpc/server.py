@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import grpc
 import polars as pl
@@ -25,6 +25,7 @@ from raven.rpc.limits import MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES, MAX_SYMBOLS_P
 from raven.rpc.pb import control_pb2, control_pb2_grpc, market_data_pb2, market_data_pb2_grpc
 from raven.tasks import finish
 
+T = TypeVar("T")
 CURSOR_EVERY_S: Final = 1.0
 OPTIONS: Final = [
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -64,25 +65,16 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
     async def Start(self, request: control_pb2.StartRequest, context: Context) -> control_pb2.StartResponse:  # noqa: N802
         """Begin collecting symbols."""
         await _bounded(request.symbols, context)
-        try:
-            return await finish(self._handler.start(request))
-        except RavenError as error:
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+        return await _finish(self._handler.start(request), context)
 
     async def Stop(self, request: control_pb2.StopRequest, context: Context) -> control_pb2.StopResponse:  # noqa: N802
         """Stop collecting symbols."""
         await _bounded(request.symbols, context)
-        try:
-            return await finish(self._handler.stop(request))
-        except RavenError as error:
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+        return await _finish(self._handler.stop(request), context)
 
     async def StopAll(self, request: control_pb2.StopAllRequest, context: Context) -> control_pb2.StopResponse:  # noqa: N802
         """Stop collecting anything."""
-        try:
-            return await finish(self._handler.stop_all(force=request.force))
-        except RavenError as error:
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+        return await _finish(self._handler.stop_all(force=request.force), context)
 
     async def List(self, request: control_pb2.ListRequest, context: Context) -> control_pb2.ListResponse:  # noqa: N802, ARG002
         """What is being collected."""
@@ -92,9 +84,9 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
         """How the service is."""
         return self._handler.status()
 
-    async def Forget(self, request: control_pb2.ForgetRequest, context: Context) -> control_pb2.ForgetResponse:  # noqa: N802, ARG002
+    async def Forget(self, request: control_pb2.ForgetRequest, context: Context) -> control_pb2.ForgetResponse:  # noqa: N802
         """Free a consumer's hold on the journal."""
-        return control_pb2.ForgetResponse(known=await finish(self._handler.forget(request.consumer)))
+        return control_pb2.ForgetResponse(known=await _finish(self._handler.forget(request.consumer), context))
 
 
 class MarketDataServicer(market_data_pb2_grpc.MarketDataServicer):
@@ -185,6 +177,14 @@ def select_symbols(entry: Entry, symbols: frozenset[str]) -> bytes | None:
     batch, meta = decode(entry.payload)
     frame = to_frame(batch).filter(pl.col("symbol").is_in(list(symbols)))
     return None if frame.is_empty() else encode(to_record_batch(frame, batch.schema), meta)
+
+
+async def _finish(work: Coroutine[Any, Any, T], context: Context) -> T:
+    """What `work` answers, which goes to its end though the caller hangs up; its RavenError becomes the status."""
+    try:
+        return await finish(work)
+    except RavenError as error:
+        await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
 
 
 async def _bounded(symbols: Any, context: Context) -> None:

@@ -28,7 +28,7 @@ from raven.rpc.follower import Follower
 from raven.rpc.hub import Hub
 from raven.rpc.server import Server
 from raven.rpc.subscriptions import SubscriptionTable
-from raven.services.upkeep import keep_journal, report_health, watch_disk
+from raven.services.upkeep import keep_journal, keep_wanted, report_health, watch_disk
 from raven.settings import MAX_PORT, METRICS_PORT_OFFSET, LogLevel, Settings, load
 from raven.telemetry import MetricsServer, Telemetry, catch_loop_problems, catch_problems, set_up_logging
 
@@ -163,10 +163,11 @@ async def _serve(
     async with AsyncExitStack() as stack:  # each is closed, whatever another raises
         stack.callback(_lock(folder).release)
         access = Access.of(settings)
-        environment = Environment(name, port, settings, access, folder, telemetry, WantedFile(folder / "wanted.json"))
+        wanted = WantedFile(folder / "wanted.json", telemetry)
+        environment = Environment(name, port, settings, access, folder, telemetry, wanted)
         service = build(environment)
         control = ControlService(
-            name, service.component, environment.wanted, telemetry, hub=service.hub, simulated=settings.simulated
+            name, service.component, wanted, telemetry, hub=service.hub, simulated=settings.simulated
         )
         if service.hub is not None:
             stack.push_async_callback(asyncio.to_thread, service.hub.journal.close)
@@ -185,7 +186,7 @@ async def _serve(
         metrics = stack.enter_context(_serve_metrics(telemetry, address, port + METRICS_PORT_OFFSET))
         telemetry.info("started", f"{name} listens on {host}:{server.port}", data=folder, metrics_port=metrics.port)
         gc.freeze()  # what was built lives as long as the service: never walk it again
-        await _run(service, control, folder, telemetry, stop)
+        await _run(service, control, environment, stop)
     telemetry.info("stopped", f"{name} stopped")
 
 
@@ -196,14 +197,13 @@ def _stop_on_signal() -> asyncio.Event:
     return stop
 
 
-async def _run(
-    service: Service, control: ControlService, folder: Path, telemetry: Telemetry, stop: asyncio.Event
-) -> None:
+async def _run(service: Service, control: ControlService, environment: Environment, stop: asyncio.Event) -> None:
     """Run the service and what goes on beside it until told to stop; an error of any part is raised."""
+    telemetry = environment.telemetry
     parts = [run() for run in service.runs]
     if service.hub is not None:
         parts.append(keep_journal(service.hub.journal, telemetry))
-    parts += [watch_disk(folder, telemetry), _restore(control)]
+    parts += [watch_disk(environment.folder, telemetry), keep_wanted(environment.wanted), _restore(control)]
     parts.append(report_health(lambda: control.status().healthy, telemetry))
     runs: list[asyncio.Future[Any]] = [asyncio.ensure_future(part) for part in (*parts, stop.wait())]
     try:

@@ -1,4 +1,4 @@
-"""What a running service does beside its work: journal retention, and telling how it is every few seconds."""
+"""What a running service does beside its work, every few seconds: keep its files in order, and tell how it is."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from raven.control.wanted import WantedFile
 from raven.journal import Journal
 from raven.telemetry import Telemetry
 from raven.telemetry.disk import WINDOW_S, seconds_until_full
 
 RETENTION_EVERY_S: Final = 10.0
 HEALTH_EVERY_S: Final = 2.0
+SAVE_EVERY_S: Final = 2.0
 
 
 async def report_health(is_healthy: Callable[[], bool], telemetry: Telemetry) -> None:
@@ -23,6 +25,14 @@ async def report_health(is_healthy: Callable[[], bool], telemetry: Telemetry) ->
     while True:
         telemetry.set("healthy", is_healthy())
         await asyncio.sleep(HEALTH_EVERY_S)
+
+
+async def keep_wanted(wanted: WantedFile) -> None:
+    """Write again, every few seconds, what is wanted and could not be written, until cancelled."""
+    while True:
+        await asyncio.sleep(SAVE_EVERY_S)
+        if wanted.problem:
+            wanted.save()
 
 
 async def watch_disk(folder: Path, telemetry: Telemetry) -> None:

@@ -103,6 +103,12 @@ EVENTS: Final[Mapping[str, Event]] = {
     "torn_commit": Event("warning", "A commit that a crash had torn was set aside; its rows are written again."),
     "maintained": Event("info", "A table was compacted."),
     "not_maintained": Event("warning", "A table could not be compacted; it is tried again.", repeats=True),
+    "wanted_unsaved": Event(
+        "warning",
+        "What is wanted cannot be written to its file now; it is tried again, and nothing is lost.",
+        repeats=True,
+    ),
+    "wanted_saved": Event("info", "What is wanted is in its file again.", ends=("wanted_unsaved",)),
     "disk": Event("warning", "The disk of the journal is filling up."),
     "journal_overrun": Event("error", "The journal dropped rows at its size limit before every consumer had them."),
 }

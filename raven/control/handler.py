@@ -58,6 +58,7 @@ class ControlService:
         async with self._turn:
             new = [one for one in instruments if one not in self._wanted.entries]
             place = self._hub.session_start if self._hub is not None else None
+            ending = {one: self._wanted.ending[one] for one in new if one in self._wanted.ending}
             with self._wanted.change():
                 for one in instruments:
                     self._wanted.add(one, requester, session_start=place, joining=self._component.upstreams_of(venue))
@@ -69,11 +70,17 @@ class ControlService:
             finally:
                 for one in refused:
                     self._wanted.remove(one, requester)
+                self._end_after_all([ending[one] for one in refused if one in ending])
                 self._wanted.save()
             answers = {Instrument(result.venue, result.symbol): result for result in added}
         await self._until_streaming([one for one in instruments if one in self._wanted.entries], request.wait_s)
         now = self._current()
         return control_pb2.StartResponse(results=[self._answer(one, now, answers) for one in instruments])
+
+    def _end_after_all(self, entries: Sequence[Wanted]) -> None:
+        """These were ending when they were wanted again, which is refused: there still is something of them to take."""
+        self._wanted.ending.update({entry.instrument: entry for entry in entries})
+        self._component.resume_ending(entries)
 
     def _venue(self, venue: str) -> str:
         """The venue asked for, by default the first one of the service; raises InputError when it has not got it."""

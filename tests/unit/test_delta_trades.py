@@ -546,3 +546,12 @@ def test_a_scan_without_a_table_says_so(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no trades are stored in") as caught:
         scan_trades(tmp_path)
     assert "delta" in caught.value.hint
+
+
+def test_what_is_scanned_ends_before_the_time_given(tmp_path: Path, store: DeltaTradeStore) -> None:
+    write_some(store, 1)
+    times = scan_trades(tmp_path).select("ts_event").collect()["ts_event"]
+    day = times.min().replace(hour=0, minute=0, second=0, microsecond=0)
+    microsecond, edges = timedelta(microseconds=1), (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
+    for end in (times.max(), times.max() + microsecond, day, day + timedelta(days=1), *edges):
+        assert scan_trades(tmp_path, end=end).collect().height == times.filter(times < end).len(), end

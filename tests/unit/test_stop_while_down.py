@@ -34,7 +34,7 @@ from raven.sinks.store import StoreUnavailableError
 from raven.sinks.trade_sink import TradeSink
 from raven.telemetry import Telemetry
 from tests.unit.samples import trades
-from tests.unit.test_follower import SlowUpstream, until
+from tests.unit.test_follower import SlowUpstream, until, upstreams
 from tests.unit.test_sink import FlakyStore, stored
 
 UPSTREAM, VENUE = "binance_spot", "BINANCE_SPOT"
@@ -176,6 +176,25 @@ async def test_wanted_again_before_it_ended(tmp_path: Path) -> None:
         async with service(tmp_path, target, down=""):
             await until(lambda: len(ids_stored(tmp_path)) == 300)
     assert pl.Series(ids_stored(tmp_path)).sort().to_list() == list(range(300))
+
+
+async def test_wanted_again_and_refused_then(tmp_path: Path) -> None:
+    async with upstream(tmp_path) as (hub, target):
+        async with service(tmp_path, target, down="") as (control, store, wanted):
+            await start(control)
+            await publish(hub, range(100))
+            await until(lambda: ids_stored(tmp_path) == list(range(100)))
+            store.failures = 10**6
+            await publish(hub, range(100, 200))
+            await asyncio.sleep(0.3)
+            await stop(control)
+            upstreams[-1]._refuses = frozenset({"BTCUSDT"})
+            [result] = (await control.start(control_pb2.StartRequest(symbols=["BTCUSDT"], venue=VENUE))).results
+            assert result.state == control_pb2.SYMBOL_STATE_REFUSED
+            assert (list(wanted.entries), list(wanted.ending)) == ([], [BTC])
+        async with service(tmp_path, target, down="") as (_, _, wanted):
+            await until(lambda: not wanted.ending)
+    assert sorted(ids_stored(tmp_path)) == list(range(200))
 
 
 async def test_what_was_stored_leaves_at_once(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime, time
 from pathlib import Path
 
 import polars as pl
@@ -74,5 +74,7 @@ def _scan(
         rows = rows.filter(pl.col("date") >= first.date(), pl.col(layout.time) >= first)
     if end is not None:
         last = utc(end)
-        rows = rows.filter(pl.col("date") <= (last - timedelta(microseconds=1)).date(), pl.col(layout.time) < last)
+        day = pl.col("date")
+        days = day <= last.date() if last.time() > time.min else day < last.date()
+        rows = rows.filter(days, pl.col(layout.time) < last)
     return rows.select(layout.schema.names)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -327,27 +328,30 @@ async def test_an_upstream_of_which_nothing_is_wanted_holds_nothing_and_is_no_ba
         assert futures.journal.consumers() == []
 
 
+@contextmanager
+def says_nothing() -> Iterator[str]:
+    """The address of a server that takes connections and answers nothing."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+
+
 async def test_an_upstream_that_hangs_ends_nothing_at_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(follower_module, "FREE_AFTER_S", 0.2)
-
-    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-        writer.close()
-
-    server = await asyncio.start_server(hang, "127.0.0.1", 0)
-    hanging = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with server, upstream(tmp_path, FUTURES_VENUE) as (futures, futures_target):
-        async with upstream(tmp_path) as (_, spot_target):
-            targets = {UPSTREAM: spot_target, FUTURES: futures_target}
-            async with two_venues(tmp_path, **targets) as (control, *_):
-                for venue in (VENUE, FUTURES_VENUE):
-                    await control.start(control_pb2.StartRequest(symbols=["BTCUSDT"], venue=venue))
-                await publish(futures, range(100))
-                await until(lambda: ids_stored(tmp_path) == list(range(100)))
-        async with two_venues(tmp_path, binance_spot=hanging, binance_futures=futures_target):
-            await asyncio.sleep(1.0)
-            assert [one.name for one in futures.journal.consumers()] == ["sink-1"]
-            await publish(futures, range(100, 200))
-            await until(lambda: sorted(ids_stored(tmp_path)) == list(range(200)))
+    with says_nothing() as hanging:
+        async with upstream(tmp_path, FUTURES_VENUE) as (futures, futures_target):
+            async with upstream(tmp_path) as (_, spot_target):
+                targets = {UPSTREAM: spot_target, FUTURES: futures_target}
+                async with two_venues(tmp_path, **targets) as (control, *_):
+                    for venue in (VENUE, FUTURES_VENUE):
+                        await control.start(control_pb2.StartRequest(symbols=["BTCUSDT"], venue=venue))
+                    await publish(futures, range(100))
+                    await until(lambda: ids_stored(tmp_path) == list(range(100)))
+            async with two_venues(tmp_path, binance_spot=hanging, binance_futures=futures_target):
+                await asyncio.sleep(1.0)
+                assert [one.name for one in futures.journal.consumers()] == ["sink-1"]
+                await publish(futures, range(100, 200))
+                await until(lambda: sorted(ids_stored(tmp_path)) == list(range(200)))

@@ -135,7 +135,7 @@ class Dashboard:
             ("service", "state", "restarts>", "behind>", "rows in>", "rows stored>", "last flush>", "problems"),
         )
         for child in self._children:
-            answer = self._watch.status.get(child.name)
+            answer = answer_of(child, self._watch)
             state = service_state(child, answer)
             shown = f"[{COLOURS.get(state, 'red')}]{state}[/]"
             restarts = output.count(child.restarts) if child.restarts else ""
@@ -144,6 +144,13 @@ class Dashboard:
             state = service_state(child, None if not child.is_running else control_pb2.StatusResponse(healthy=True))
             view.add_row(child.name, f"[{COLOURS.get(state, 'red')}]{state}[/]", *[""] * 6)
         return view
+
+
+def answer_of(child: Child, watch: Watch) -> control_pb2.StatusResponse | None:
+    """What the child's process said of itself; None until it did, whatever the one before it had said."""
+    answer = watch.status.get(child.name)
+    is_its_own = answer is not None and child.process is not None and answer.pid == child.process.pid
+    return answer if is_its_own else None
 
 
 def service_state(child: Child, answer: control_pb2.StatusResponse | None) -> str:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from raven.batches.instrument import Instrument
 from raven.cli import output
-from raven.cli.dashboard import Dashboard, bar_cells, service_state
+from raven.cli.dashboard import Dashboard, answer_of, bar_cells, service_state
 from raven.cli.supervisor import Child
 from raven.cli.watch import AGGREGATORS, Watch
 from raven.control.plan import SERVICES
@@ -79,7 +79,7 @@ class Screen:
     def _say_changes(self, watch: Watch, children: Sequence[Child]) -> None:
         """Which services became ready or unhealthy; of those whose process ended the supervisor tells."""
         for child in children:
-            answer = watch.status.get(child.name)
+            answer = answer_of(child, watch)
             if child.name not in SERVICES or answer is None:
                 continue
             state = service_state(child, answer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import socket
 from pathlib import Path
@@ -13,7 +14,7 @@ from raven.batches.instrument import Instrument
 from raven.cli import output
 from raven.cli.child_log import ChildLog
 from raven.cli.collecting import most_downstream
-from raven.cli.dashboard import Dashboard, service_state
+from raven.cli.dashboard import Dashboard, answer_of, service_state
 from raven.cli.exchange import choose_exchange, simulated
 from raven.cli.instruments import DEFAULTS, parse_instruments, remembered
 from raven.cli.supervisor import Child
@@ -164,6 +165,17 @@ class TestScreen:
 
     def test_what_was_asked_for_is_shown_before_it_comes(self) -> None:
         assert "LATERUSDT" in self.screen([])
+
+    async def test_what_a_process_said_is_nothing_its_successor_says(self) -> None:
+        child, watch = Child("raven_tibs", [], ChildLog(Path("none"))), Watch({})
+        watch.status["raven_tibs"] = said = control_pb2.StatusResponse(healthy=True, pid=1)
+        assert answer_of(child, watch) is None
+        child.process = await asyncio.create_subprocess_exec("sleep", "60")
+        assert answer_of(child, watch) is None
+        said.pid = child.process.pid
+        assert answer_of(child, watch) == said
+        child.process.kill()
+        await child.process.wait()
 
     def test_states_of_services(self) -> None:
         child = Child("raven_tibs", [], ChildLog(Path("none")))

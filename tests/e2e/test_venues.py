@@ -99,7 +99,7 @@ def test_stop_takes_one_venue_one_service_or_a_pattern(tmp_path: Path) -> None:
 
 def test_a_pattern_follows_new_listings(tmp_path: Path) -> None:
     with cluster(tmp_path, RAVEN__BINANCE_SPOT__SYMBOLS_POLL_S="1") as run:
-        run.simulate("--symbol", "BTCUSDT", "--rate", "50", "--fault", "list@8:NEWUSDT")
+        run.simulate("--symbol", "BTCUSDT", "--rate", "50", "--fault", "list@15:NEWUSDT")
         run.start("binance_spot", "tick_persistence")
         run.ctl("start", "--service", "tick_persistence", "--symbol", "*USDT", "--wait", "10")
         assert (SPOT, "NEWUSDT") not in collected(run)["binance_spot"]

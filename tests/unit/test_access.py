@@ -93,10 +93,10 @@ class TestToken:
             answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
             stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+            # without a message: gRPC's client calls it an internal error when the refusal is there before it is sent
+            refused = stub.ServerReflectionInfo(timeout=30)
+            assert await refused.code() is grpc.StatusCode.UNAUTHENTICATED
             request = reflection_pb2.ServerReflectionRequest(list_services="")
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await stub.ServerReflectionInfo(iter([request])).read()
-            assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
             call = stub.ServerReflectionInfo(iter([request]), metadata=TOKEN.metadata)
             assert len((await call.read()).list_services_response.service) == 4
 

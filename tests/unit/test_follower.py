@@ -298,7 +298,7 @@ async def test_a_symbol_stopped_while_another_waits_for_it_answers_stopped(tmp_p
         waiting = asyncio.ensure_future(control.start(control_pb2.StartRequest(symbols=["BTCUSDT"], wait_s=10)))
         await asyncio.sleep(0.1)
         await control.stop(control_pb2.StopRequest(symbols=["BTCUSDT"]))
-        answer = (await asyncio.wait_for(waiting, 2)).results[0]
+        answer = (await asyncio.wait_for(waiting, 8)).results[0]
         assert (answer.state, answer.message) == (control_pb2.SYMBOL_STATE_STOPPED, "stopped meanwhile")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pty
 import re
@@ -16,6 +17,11 @@ import polars as pl
 import pytest
 
 import raven
+from raven.batches.instrument import Instrument
+from raven.cli.collecting import collect
+from raven.errors import ExchangeError
+from raven.rpc.access import Access
+from raven.rpc.client import Client
 from tests.e2e.cluster import Cluster, cluster, is_free, wait_until
 from tests.e2e.test_readme import PORTS, ROOT, free_ports
 
@@ -162,6 +168,26 @@ def test_what_cannot_begin_says_why_and_fails(tmp_path: Path) -> None:
         entries = run.ctl("list", "--service", "tick_persistence")["tick_persistence"]
         assert [entry["symbol"] for entry in entries] == ["BTCUSDT"]
         assert run.terminate("up") == 0, run.log("up")
+
+
+def test_what_is_refused_once_the_source_is_there_is_not_wanted_later_either(tmp_path: Path) -> None:
+    wanted = [Instrument("BINANCE_SPOT", symbol) for symbol in ("BTCUSDT", "ETHUSTD")]
+    with cluster(tmp_path) as run:
+        run.simulate("--symbol", "BTCUSDT", "--symbol", "ETHUSDT")
+        run.start("tick_persistence")
+
+        async def ask() -> None:
+            async with Client(f"127.0.0.1:{run.ports['tick_persistence']}", Access()) as client:
+                collecting = asyncio.ensure_future(collect({"tick_persistence": client}, wanted, lambda: True))
+                while len(await client.list()) < len(wanted):
+                    await asyncio.sleep(0.1)
+                await asyncio.to_thread(run.start, "binance_spot")
+                with pytest.raises(ExchangeError, match="did you mean ETHUSDT"):
+                    await collecting
+
+        asyncio.run(ask())
+        entries = run.ctl("list", "--service", "tick_persistence")["tick_persistence"]
+        assert [entry["symbol"] for entry in entries] == ["BTCUSDT"]
 
 
 def test_both_venues_side_by_side(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Final, Literal, TypeAlias
 
 import polars as pl
 
+from raven.batches.gate import BadReason, count
 from raven.batches.schema import TRADE_DTYPES
 from raven.errors import InputError
 from raven.sources.binance import BINANCE_FUTURES, BINANCE_SPOT, TradeEvent
@@ -24,6 +25,12 @@ from raven.sources.recordings.tables import read_csv
 OnBad: TypeAlias = Literal["raise", "skip"]
 
 _BY_ID: Final = frozenset({RecordingKind.ARCHIVE_CSV, RecordingKind.REST_JSON})
+_PLACES: Final = {
+    RecordingKind.REST_JSON: "entry",
+    RecordingKind.PARQUET: "row",
+    RecordingKind.JOURNAL: "row",
+}
+"""What is counted in files that have no lines."""
 _EVENTS: Final[tuple[TradeEvent, ...]] = ("trade", "aggTrade")
 
 
@@ -151,15 +158,14 @@ def _series(recordings: Sequence[Recording], event: TradeEvent | None) -> TradeE
 
 def _read(plan: _Plan, recording: Recording) -> Iterator[pl.DataFrame]:
     """The wanted rows of one recording in file order; bad lines raise or are counted."""
-    skipped: Counter[str] = Counter()
+    skipped: Counter[BadReason] = Counter()
     for trades, bad in _chunks(plan, recording):
         if bad and plan.on_bad == "raise":
-            where = "entry" if recording.kind is RecordingKind.REST_JSON else "line"
+            where = _PLACES.get(recording.kind, "line")
             raise InputError(
-                f"{recording.path.name}, {where} {bad[0].line}: {bad[0].reason}: {bad[0].text!r}",
-                hint="on_bad='skip' reads the others",
+                f"{recording.path.name}, {where} {bad[0].row}: {bad[0]}", hint="on_bad='skip' reads the others"
             )
-        skipped.update(str(line.reason) for line in bad)
+        skipped.update(count(bad))
         wanted = trades
         if plan.symbol is not None:
             wanted = trades.filter(pl.col("symbol") == plan.symbol)
@@ -168,7 +174,9 @@ def _read(plan: _Plan, recording: Recording) -> Iterator[pl.DataFrame]:
         yield wanted
     if skipped:
         reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
-        message = f"{recording.path.name}: {skipped.total()} lines skipped: {reasons}"
+        message = (
+            f"{recording.path.name}: {skipped.total()} {'row' if skipped.total() == 1 else 'rows'} skipped: {reasons}"
+        )
         warnings.warn(message, RecordingWarning, stacklevel=2)
 
 

@@ -88,9 +88,9 @@ def decode_frames(
 ) -> Decoded:
     """Decode one micro-batch of n frames, combined (`{"stream":…,"data":…}`) or raw, in one call.
 
-    `recv_ns`: when each was received, Unix nanoseconds; None: not known, ts_recv is ts_event then. `event`: whose series
-    is wanted, `trade` (ids `t`) or `aggTrade` (ids `a`). `latest_us`: no trade is as late, Unix microseconds. No frame
-    raises; InputError only when the two lengths differ.
+    `recv_ns`: when each was received, Unix nanoseconds; None: not known, ts_recv is ts_event then. `event`: whose
+    series is wanted, `trade` (ids `t`) or `aggTrade` (ids `a`). `latest_us`: no trade is as late, Unix microseconds. No
+    frame raises; InputError only when the two lengths differ.
     """
     if recv_ns is not None and len(frames) != len(recv_ns):
         raise InputError(f"{len(frames)} frames came with {len(recv_ns)} receive times")

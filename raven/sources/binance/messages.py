@@ -25,7 +25,8 @@ from raven.batches.schema import ORIGIN_LIVE
 from raven.errors import InputError
 from raven.sources.binance import TradeEvent
 from raven.sources.binance import frames as wire
-from raven.sources.binance.rows import build_rows
+from raven.sources.binance.markets import coin_m_among
+from raven.sources.binance.rows import Rows, build_rows
 
 _NOT_MARKET: Final = frozenset({"INSURANCE_FUND", "ADL", "NA"})
 
@@ -95,7 +96,8 @@ def decode_frames(
         positions = np.fromiter(map(itemgetter(0), found.trades), np.int64, len(found.trades))
         trades = list(map(itemgetter(1), found.trades))
     recv_us = np.asarray(recv_ns, dtype=np.int64)[positions] // 1000
-    rows = build_rows(wire.figures(trades), recv_us=recv_us, origin=origin)
+    figures = wire.figures(trades)
+    rows = _of_this_market(build_rows(figures, recv_us=recv_us, origin=origin), figures.symbols)
     for row, reason in rows.bad:
         found.dead.append((row if isinstance(positions, slice) else int(positions[row]), reason))
     found.dead.sort(key=itemgetter(0))
@@ -107,6 +109,17 @@ def decode_frames(
         [position for position, _ in found.control],
         found.other,
     )
+
+
+def _of_this_market(rows: Rows, symbols: pl.Series) -> Rows:
+    """`rows` of `symbols` without those of another market, by their names."""
+    others = coin_m_among(symbols)
+    if not others:
+        return rows
+    is_other = symbols.is_in(others)
+    bad = [(row, reason) for row, reason in rows.bad if not is_other[row]]
+    bad += [(row, BadReason.OTHER_MARKET) for row in is_other.arg_true().to_list()]
+    return Rows(rows.trades.filter(~pl.col("symbol").is_in(others)), bad)
 
 
 @dataclass(slots=True)
@@ -169,6 +182,8 @@ def _sort_probe(
         kind = wire.kind_of(probe)
         if trade is not None:
             found.trades.append((position, trade))
+        elif wire.is_of_other_market(probe):
+            found.dead.append((position, BadReason.OTHER_MARKET))
         elif kind in _NOT_MARKET:
             found.other[f"{event}:{kind}"] += 1
         else:

@@ -15,6 +15,7 @@ from raven.errors import InputError
 from raven.journal import JournalReader
 from raven.sources.recordings.chunks import Chunk
 from raven.sources.recordings.kinds import Recording
+from raven.sources.recordings.tabular import of_venue
 
 _BATCH_ROWS: Final = 1 << 18
 _REQUIRED: Final = ("trade_id", "ts_event", "price", "quantity", "side")
@@ -38,18 +39,9 @@ def read_parquet(recording: Recording, symbol: str | None, venue: str | None) ->
     try:
         with pq.ParquetFile(recording.path) as file:
             for batch in file.iter_batches(batch_size=_BATCH_ROWS):
-                yield Chunk(_fit(_of_venue(to_frame(batch), recording, venue), recording, symbol), [])
+                yield Chunk(_fit(of_venue(to_frame(batch), recording.path.name, venue), recording, symbol), [])
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{recording.path.name} is damaged: {error}") from error
-
-
-def _of_venue(frame: pl.DataFrame, recording: Recording, venue: str | None) -> pl.DataFrame:
-    if "venue" not in frame.columns:
-        return frame
-    venues = frame.get_column("venue").cast(pl.String).unique().sort().to_list()
-    if venue is None and len(venues) > 1:
-        raise InputError(f"{recording.path.name} holds trades of {' and '.join(venues)}", hint="pass venue=")
-    return frame if venue is None else frame.filter(pl.col("venue").cast(pl.String) == venue)
 
 
 def _fit(frame: pl.DataFrame, recording: Recording, symbol: str | None) -> pl.DataFrame:

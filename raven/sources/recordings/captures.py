@@ -23,6 +23,7 @@ from raven.sources.binance.messages import decode_frames
 from raven.sources.binance.rows import Bools, Int64s
 from raven.sources.recordings.chunks import BadLine, Chunk, show
 from raven.sources.recordings.files import read_blocks
+from raven.sources.recordings.frame_lists import frames_of_list
 from raven.sources.recordings.kinds import ACCEPTED, Recording, RecordingKind, describe
 
 _EVENTS: Final[dict[TradeEvent, re.Pattern[bytes]]] = {
@@ -66,7 +67,7 @@ def read_capture(path: str | Path) -> tuple[list[bytes], npt.NDArray[np.int64]]:
         frames.extend(stretch.frames)
         stamps.append(stretch.recv_ns)
     recv_ns = np.concatenate(stamps)
-    return frames, _event_ns(frames) if recording.kind is RecordingKind.CAPTURE_PLAIN else recv_ns
+    return frames, recv_ns if recording.kind.is_stamped else _event_ns(frames)
 
 
 def holds(recording: Recording, event: TradeEvent) -> bool:
@@ -79,14 +80,21 @@ def read_capture_trades(recording: Recording, event: TradeEvent) -> Iterator[Chu
     for stretch in read_frames(recording):
         decoded = decode_frames(stretch.frames, stretch.recv_ns, event=event)
         trades = decoded.trades
-        if recording.kind is RecordingKind.CAPTURE_PLAIN:
+        if not recording.kind.is_stamped:
             trades = trades.with_columns(ts_recv="ts_event")
         dead = [BadLine(int(stretch.lines[d.position]), d.reason, show(d.frame)) for d in decoded.dead]
         yield Chunk(trades, sorted(stretch.bad + dead))
 
 
 def read_frames(recording: Recording) -> Iterator[Frames]:
-    """The frames of a capture, block by block; of CAPTURE_PLAIN all are received at 0."""
+    """The frames of a capture, block by block; where none says when it was received all are received at 0.
+
+    A list is read whole; its entries are counted in place of lines.
+    """
+    if recording.kind is RecordingKind.CAPTURE_LIST:
+        frames = frames_of_list(recording)
+        yield Frames(frames, np.zeros(len(frames), np.int64), np.arange(1, len(frames) + 1), [])
+        return
     split = _SPLIT[recording.kind]
     first_line = 1
     for block in read_blocks(recording.path):

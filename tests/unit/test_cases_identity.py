@@ -133,7 +133,7 @@ def test_delivery_futures_are_told_apart_by_their_quote(write):
 def test_a_mixed_stream_loses_the_frames_of_the_other_market_alone(cases, tmp_path):
     path = cases / "st2/btcusdt_futures_20260808.txt"
     assert infer_venue(path) == FUTURES
-    with pytest.warns(RecordingWarning, match="1 lines skipped: 1 other_market"):
+    with pytest.warns(RecordingWarning, match="1 line skipped: 1 other_market"):
         read = read_trades(path)
     assert read["symbol"].unique().to_list() == ["BTCUSDT"]
     assert read["trade_id"].to_list() == [3404749954, 3404749955, 3404749957]
@@ -406,6 +406,19 @@ def test_other_lists_are_refused_by_what_they_are(cases, write):
     for data in (b"[]", b'[{"e":"trade",', b"[1,2]", b'[["a","b"]]'):
         with pytest.raises(InputError, match=r"BTCUSDT.json looks like a (JSON )?list"):
             read_trades(write("BTCUSDT.json", data))
+
+
+def test_unified_symbols_keep_their_market(write):
+    def entry(symbol, number):
+        info = {"a": number, "p": "1", "q": "1", "f": 1, "l": 1, "T": 1672531200000, "m": True}
+        return {"info": info, "symbol": symbol}
+
+    symbols = ("ETH/USDT:USDT", "ETH/USDT:USDT-240927", "ETH/USD:ETH", "ETH/USD:ETH-240927")
+    path = write("unified.json", json.dumps([entry(name, at) for at, name in enumerate(symbols)]).encode())
+    assert infer_venue(path) == FUTURES
+    with pytest.warns(RecordingWarning, match="2 lines skipped: 2 other_market"):
+        read = read_trades(path)
+    assert read.select("symbol", "trade_id").rows() == [("ETHUSDT", 0), ("ETHUSDT_240927", 1)]
 
 
 # tables

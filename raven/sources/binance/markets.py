@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from types import MappingProxyType
 from typing import Final
 
-import polars as pl
-
 from raven.sources.binance import BINANCE_FUTURES, BINANCE_SPOT
 
-COIN_M_SYMBOL: Final = r"^(?:[^_]+USD_PERP|(?:[^_]*[^_B]|BNB)USD_\d{6})$"
-"""A symbol of COIN-M futures, whose quantities are contracts: `BTCUSD_PERP`, `BTCUSD_240927`; for Python and Polars.
+_COIN_M: Final = re.compile(r"(?:[^_]+USD_PERP|(?:[^_]*[^_B]|BNB)USD_\d{6})")
+"""A symbol of COIN-M futures, whose quantities are contracts: `BTCUSD_PERP`, `BTCUSD_240927`.
 
 It is quoted in USD and has a suffix. Perpetuals of USD-M have none, and its delivery futures are quoted in USDT or BUSD
 (`BTCUSDT_240927`, `BTCBUSD_210129`); of the coins that COIN-M delivers, BNB alone ends in B.
 """
-
-_IS_COIN_M: Final = re.compile(COIN_M_SYMBOL).match
 
 VENUE_NAMES: Final = MappingProxyType(
     {
@@ -32,13 +29,13 @@ VENUE_NAMES: Final = MappingProxyType(
 
 def is_coin_m(symbol: str) -> bool:
     """Whether `symbol`, in any case, is one of COIN-M futures."""
-    return _IS_COIN_M(symbol.upper()) is not None
+    upper = symbol.upper()
+    return "USD_" in upper and _COIN_M.fullmatch(upper) is not None
 
 
-def coin_m_among(symbols: pl.Series) -> list[str]:
+def coin_m_among(symbols: Iterable[str | None]) -> list[str]:
     """The different ones of `symbols` that are of COIN-M; of a stream of Raven's venues hardly ever any."""
-    names = symbols.unique()
-    return names.filter(names.str.contains(COIN_M_SYMBOL).fill_null(value=False)).to_list()
+    return [name for name in set(symbols) if name is not None and is_coin_m(name)]
 
 
 def venue_named(name: str) -> str | None:

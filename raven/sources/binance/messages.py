@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import compress, repeat
-from operator import contains, itemgetter, not_
+from operator import attrgetter, contains, itemgetter, not_
 from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import quote
 
@@ -96,8 +96,8 @@ def decode_frames(
         positions = np.fromiter(map(itemgetter(0), found.trades), np.int64, len(found.trades))
         trades = list(map(itemgetter(1), found.trades))
     recv_us = np.asarray(recv_ns, dtype=np.int64)[positions] // 1000
-    figures = wire.figures(trades)
-    rows = _of_this_market(build_rows(figures, recv_us=recv_us, origin=origin), figures.symbols)
+    rows = build_rows(wire.figures(trades), recv_us=recv_us, origin=origin)
+    rows = _of_this_market(rows, trades)
     for row, reason in rows.bad:
         found.dead.append((row if isinstance(positions, slice) else int(positions[row]), reason))
     found.dead.sort(key=itemgetter(0))
@@ -111,14 +111,14 @@ def decode_frames(
     )
 
 
-def _of_this_market(rows: Rows, symbols: pl.Series) -> Rows:
-    """`rows` of `symbols` without those of another market, by their names."""
-    others = coin_m_among(symbols)
+def _of_this_market(rows: Rows, trades: Sequence[wire.AnyTrade]) -> Rows:
+    """The rows made of `trades` without those of another market, by their symbols."""
+    others = coin_m_among(map(attrgetter("symbol"), trades))
     if not others:
         return rows
-    is_other = symbols.is_in(others)
-    bad = [(row, reason) for row, reason in rows.bad if not is_other[row]]
-    bad += [(row, BadReason.OTHER_MARKET) for row in is_other.arg_true().to_list()]
+    at = [row for row, trade in enumerate(trades) if trade.symbol in others]
+    bad = [(row, reason) for row, reason in rows.bad if trades[row].symbol not in others]
+    bad += [(row, BadReason.OTHER_MARKET) for row in at]
     return Rows(rows.trades.filter(~pl.col("symbol").is_in(others)), bad)
 
 

@@ -15,7 +15,8 @@ from raven.sources.recordings.names import OTHER_EXCHANGES
 _LOOKED_AT: Final = 5_000
 """How many trades at most are looked at."""
 
-_TRADE: Final = re.compile(rb'\{[^{}]*?\\?"e\\?"\s*:\s*\\?"(?:trade|aggTrade)\\?"[^{}]*\}')
+_FLAT: Final = re.compile(rb"\{[^{}]*\}")
+_IS_TRADE: Final = re.compile(rb'\\?"e\\?"\s*:\s*\\?"(?:trade|aggTrade)\\?"')
 _SYMBOL: Final = re.compile(rb'\\?"s\\?"\s*:\s*\\?"([^"\\]+)')
 _COIN_M_TRADE: Final = re.compile(rb'\\?"st\\?"\s*:\s*2\b')
 _SPOT_TRADE: Final = re.compile(rb'\\?"M\\?"\s*:')
@@ -23,9 +24,7 @@ _FUTURES_TRADE: Final = re.compile(rb'\\?"(?:X|nq|st)\\?"\s*:|\\?"e\\?"\s*:\s*\\
 """Spot marks every trade with `M`, USD-M none; its own keys are newer, and an aggregate trade need not have any."""
 
 _FUTURES_SIGNS: Final = re.compile(rb'"pu\\?":|\\?"e\\?":\\?"bookTicker')
-_HOST: Final = re.compile(
-    rb"(?<![\w.-])((?:[\w-]+\.)+(?:co|com|exchange|io|net|org|us|vision|ws))(?![\w-])(?::\d+)?(/\w+)?"
-)
+_HOST: Final = re.compile(rb"://([\w-]+(?:\.[\w-]+)+)(?::\d+)?(/\w+)?")
 _SPOT_HOSTS: Final = re.compile(r"(?:data-)?(?:stream|api\d?|ws-api)$|api-gcp$")
 
 
@@ -51,8 +50,8 @@ def venue_of_exchange(name: str) -> list[Told]:
 
 
 def _by_trades(head: bytes) -> list[Told]:
-    trades = [match[0] for match in islice(_TRADE.finditer(head), _LOOKED_AT)]
-    found = {_market(trade) for trade in trades}
+    objects = (match[0] for match in _FLAT.finditer(head))
+    found = set(map(_market, islice(filter(_IS_TRADE.search, objects), _LOOKED_AT)))
     ours = found - {COIN_M}
     if found and not ours:
         return [Told(COIN_M, "its trades")]

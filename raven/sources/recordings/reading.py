@@ -189,13 +189,14 @@ def _read(plan: _Plan, recording: Recording) -> Iterator[pl.DataFrame]:
         yield wanted
     if skipped:
         reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
-        message = f"{recording.path.name}: {skipped.total()} lines skipped: {reasons}"
+        lines = f"{skipped.total()} line{'s' if skipped.total() > 1 else ''}"
+        message = f"{recording.path.name}: {lines} skipped: {reasons}"
         warnings.warn(message, RecordingWarning, stacklevel=2)
 
 
 def _of_our_markets(trades: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     """The rows that are of no other market by their symbols, and how many are."""
-    others = coin_m_among(trades.get_column("symbol"))
+    others = coin_m_among(trades.get_column("symbol").unique())
     if not others:
         return trades, 0
     ours = trades.filter(~pl.col("symbol").is_in(others))

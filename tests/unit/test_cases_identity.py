@@ -133,7 +133,7 @@ def test_delivery_futures_are_told_apart_by_their_quote(write):
 def test_a_mixed_stream_loses_the_frames_of_the_other_market_alone(cases, tmp_path):
     path = cases / "st2/btcusdt_futures_20260808.txt"
     assert infer_venue(path) == FUTURES
-    with pytest.warns(RecordingWarning, match="1 line skipped: 1 other_market"):
+    with pytest.warns(RecordingWarning, match="1 lines skipped: 1 other_market"):
         read = read_trades(path)
     assert read["symbol"].unique().to_list() == ["BTCUSDT"]
     assert read["trade_id"].to_list() == [3404749954, 3404749955, 3404749957]

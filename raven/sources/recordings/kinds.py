@@ -80,8 +80,8 @@ class Recording:
 
     @property
     def venue(self) -> str | None:
-        """The venue as it is told first, the data before the name; None: nothing tells it."""
-        return self.venues[0].value if self.venues else None
+        """The venue as it is told first, the data before the name; None: nothing tells it, or there are several."""
+        return self.venues[0].value if self.venues and not self.column_venues else None
 
     @property
     def symbol(self) -> str | None:

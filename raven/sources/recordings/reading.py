@@ -189,8 +189,7 @@ def _read(plan: _Plan, recording: Recording) -> Iterator[pl.DataFrame]:
         yield wanted
     if skipped:
         reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
-        lines = f"{skipped.total()} line{'s' if skipped.total() > 1 else ''}"
-        message = f"{recording.path.name}: {lines} skipped: {reasons}"
+        message = f"{recording.path.name}: {skipped.total()} lines skipped: {reasons}"
         warnings.warn(message, RecordingWarning, stacklevel=2)
 
 

@@ -20,7 +20,7 @@ from raven.batches.ipc import decode
 from raven.batches.schema import to_frame
 from raven.builders import DollarBars, TickBars, TickImbalanceBars, TimeBars, VolumeBars, build
 from raven.clock import utc
-from raven.control.plan import VENUES, target_from, target_of
+from raven.control.plan import VENUES, resolve_venue, target_from, target_of
 from raven.errors import InputError, UpstreamError
 from raven.journal import JournalReader
 from raven.rpc.access import Access
@@ -30,7 +30,6 @@ from raven.sinks.delta import scan as delta
 from raven.sinks.stores import delta_root, stores_in_force
 from raven.sources.binance import BINANCE_SPOT
 from raven.sources.recordings import iter_trades, read_trades
-from raven.sources.venues import resolve_venue
 from raven.tabular import OnBad, Trades
 
 __all__ = [

@@ -9,11 +9,11 @@ from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 import polars as pl
 
 from raven.batches.gate import Refusal
-from raven.batches.raw import MAKER, admit
+from raven.batches.raw import REQUIRED, admit, require_columns
 from raven.batches.schema import ORIGIN_LIVE, TRADE_DTYPES
 from raven.clock import tomorrow_us
 from raven.errors import InputError, argument
-from raven.sources.venues import known_venue
+from raven.sources.binance.markets import venue_named
 
 OnBad: TypeAlias = Literal["raise", "skip"]
 
@@ -31,7 +31,6 @@ Table: TypeAlias = pl.DataFrame | pl.LazyFrame | ArrowTable
 Trades: TypeAlias = Table | Iterable[Table]
 """Trades as the bar functions take them: one table, or several in order."""
 
-_REQUIRED: Final = ("ts_event", "price", "quantity")
 _STANDS_IN: Final = "?"  # where a frame names no symbol, and the caller neither
 
 
@@ -62,18 +61,13 @@ def admitted(trades: Table, *, venue: str, symbol: str, on_bad: OnBad = "raise")
     if on_bad not in ("raise", "skip"):
         raise InputError(f"on_bad is {on_bad!r}", hint="known are raise, skip")
     frame = as_frame(trades)
-    missing = [name for name in _REQUIRED if name not in frame.columns]
-    if "side" not in frame.columns and MAKER not in frame.columns:
-        missing.append("side")
-    if missing:
-        needed = f"trades need {', '.join(_REQUIRED)}, and side or {MAKER}"
-        raise InputError(f"columns missing: {', '.join(missing)}", hint=needed)
+    require_columns(frame, REQUIRED)
     has_ids = "trade_id" in frame.columns and frame.get_column("trade_id").null_count() < frame.height
     has_symbols = "symbol" in frame.columns
     filled = frame.with_columns(
         *() if has_ids else [pl.lit(0, pl.Int64).alias("trade_id")],
         *() if has_symbols else [pl.lit(symbol or _STANDS_IN).alias("symbol")],
-        *() if "venue" in frame.columns else [pl.lit(known_venue(venue)).alias("venue")],
+        *() if "venue" in frame.columns else [pl.lit(venue_named(venue) or venue).alias("venue")],
     )
     checked = admit(filled, latest_us=tomorrow_us(), origin=ORIGIN_LIVE)
     if checked.refused and on_bad == "raise":

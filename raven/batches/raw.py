@@ -6,7 +6,7 @@ a value costs its row alone, and has the same reason whether it came as JSON, CS
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
@@ -21,12 +21,16 @@ from raven.errors import InputError
 MAKER: Final = "is_buyer_maker"
 """The column that may stand for `side`: true where the buyer was the maker, so that the aggressor sold."""
 
+REQUIRED: Final = ("ts_event", "price", "quantity", "side")
+"""What every trade says, whoever wrote it."""
+
 _EXACT: Final = 2**53  # beyond, a float does not tell neighbouring whole numbers apart
 _SECONDS_BELOW: Final = 10**11
 _MILLISECONDS_BELOW: Final = 10**14
 _MICROSECONDS_BELOW: Final = 10**17
 _WHOLE: Final = r"^\s*([+-]?[0-9]+)(?:\.0*)?\s*$"
 _NUMBER: Final = r"^\s*([+-]?[0-9]+\.[0-9]+)\s*$"
+_USUAL: Final = "%Y-%m-%dT%H:%M:%S%.f%z"
 _ISO: Final = r"^\s*(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d)(:\d\d)?(\.\d+)?\s*(?:(Z|z|UTC)|([+-]\d\d):?(\d\d)?)?\s*$"
 _SIDES: Final = MappingProxyType({"buy": BUY, "sell": SELL, "1": BUY, "+1": BUY, "-1": SELL})
 _MAKERS: Final = MappingProxyType({"true": SELL, "false": BUY, "1": SELL, "0": BUY})
@@ -46,11 +50,7 @@ def admit(raw: pl.DataFrame, *, latest_us: int, origin: int) -> Checked:
 
     A column venue goes along. Raises InputError where a column is missing or of a type that holds no such value.
     """
-    missing = [name for name in ("symbol", "trade_id", "ts_event", "price", "quantity") if name not in raw.columns]
-    if "side" not in raw.columns and MAKER not in raw.columns:
-        missing.append(f"side (or {MAKER})")
-    if missing:
-        raise InputError(f"columns missing: {', '.join(missing)}", hint=f"there are {', '.join(raw.columns)}")
+    require_columns(raw, ("symbol", "trade_id", *REQUIRED))
     source = {name: name for name in TRADE_DTYPES if name in raw.columns}
     source.setdefault("ts_recv", "ts_event")
     source.setdefault("side", MAKER)
@@ -59,6 +59,17 @@ def admit(raw: pl.DataFrame, *, latest_us: int, origin: int) -> Checked:
         columns.append(raw.get_column("venue").cast(pl.String))
     checked = check(pl.DataFrame(columns), latest_us=latest_us)
     return Checked(checked.trades, [_as_given(refusal, raw, source) for refusal in checked.refused])
+
+
+def require_columns(raw: pl.DataFrame, names: Sequence[str]) -> None:
+    """Raise InputError where one of `names` is no column of `raw`, nor, for side, is_buyer_maker."""
+    missing = [name for name in names if name not in raw.columns and not (name == "side" and MAKER in raw.columns)]
+    if missing:
+        there = ", ".join(name for name in raw.columns if not name.startswith("_"))
+        raise InputError(
+            f"columns missing: {', '.join(missing)}",
+            hint=f"trades need {', '.join(names)} (or {MAKER}); there are {there}",
+        )
 
 
 def _read(raw: pl.DataFrame, name: str, source: str | None, origin: int) -> pl.Series:
@@ -151,13 +162,16 @@ def _from_floats(column: pl.Series) -> pl.Series:
 
 def _from_text(column: pl.Series) -> pl.Series:
     """Microseconds out of Unix times or ISO times as text; without an offset they are UTC."""
+    usual = column.str.to_datetime(_USUAL, time_unit="us", strict=False)
+    if not usual.null_count():
+        return usual
     parts = column.str.extract_groups(_ISO).struct.unnest().get_columns()
     day, minute, second, fraction, _, hours, minutes = parts
     iso = pl.select(
         pl.concat_str(
             day, pl.lit("T"), minute, second.fill_null(":00"), fraction.fill_null("").str.head(10),
             hours.fill_null("+00"), minutes.fill_null("00"),
-        ).str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%z", time_unit="us", strict=False)
+        ).str.to_datetime(_USUAL, time_unit="us", strict=False)
     ).to_series()  # fmt: skip
     whole = _times(column.str.extract(_WHOLE).cast(pl.Int64, strict=False))
     broken = _times(column.str.extract(_NUMBER).cast(pl.Float64, strict=False))

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Final
 
 from raven.batches.instrument import Instrument
-from raven.control.plan import VENUES, port_of
+from raven.control.plan import VENUES, port_of, resolve_venue
 from raven.control.wanted import WantedFile
 from raven.errors import InputError
 from raven.settings import Settings
 from raven.sources.simulated.market import is_legal
-from raven.sources.venues import resolve_venue
 
 DEFAULT_VENUE: Final = next(iter(VENUES))
 DEFAULTS: Final = tuple(Instrument(DEFAULT_VENUE, symbol) for symbol in ("BTCUSDT", "ETHUSDT"))

@@ -15,9 +15,8 @@ from raven.cli.init_db import init_db
 from raven.cli.replay import replay
 from raven.cli.simulate import SIMULATED_PORT, simulate
 from raven.cli.token import token
-from raven.control.plan import resolve
+from raven.control.plan import resolve, resolve_venue
 from raven.settings import MAX_PORT, load
-from raven.sources.venues import resolve_venue
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Raven: trades, bars, and both in your databases.")
 app.callback()(output.options)

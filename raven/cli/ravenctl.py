@@ -20,6 +20,7 @@ from raven.control.plan import (
     VENUES,
     port_of,
     resolve,
+    resolve_venue,
 )
 from raven.control.wanted import WantedFile
 from raven.errors import AccessError, InputError, TooLateError, UpstreamError
@@ -27,7 +28,6 @@ from raven.rpc.access import is_local
 from raven.rpc.client import Client
 from raven.rpc.pb import control_pb2
 from raven.settings import StoreName, load
-from raven.sources.venues import resolve_venue
 
 STOP_S = 12.0
 FAILED = (control_pb2.SYMBOL_STATE_REFUSED, control_pb2.SYMBOL_STATE_NOT_WANTED)

@@ -16,10 +16,9 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn
 from raven.cli import output
 from raven.cli.simulate import parse_speed
 from raven.clock import utc
-from raven.control.plan import VENUES, port_of
+from raven.control.plan import VENUES, port_of, resolve_venue
 from raven.errors import InputError
 from raven.settings import MAX_PORT, METRICS_PORT_OFFSET, load
-from raven.sources.venues import resolve_venue
 
 if TYPE_CHECKING:
     from raven.sources.replay import Recording

@@ -75,6 +75,15 @@ def resolve(name: str) -> str:
     raise InputError(f"there is no service {name}", hint=hint)
 
 
+def resolve_venue(name: str) -> str:
+    """The venue a user means by `name` (`BINANCE_SPOT`, `spot`, in any case); raises InputError with the names."""
+    wanted = name.strip().upper()
+    for venue in VENUES:
+        if wanted in (venue, venue.removeprefix("BINANCE_")):
+            return venue
+    raise InputError(f"there is no venue {name}", hint=f"venues: {', '.join(VENUES)}")
+
+
 def sources_of(name: str) -> dict[str, str]:
     """The upstreams of a service that collect trades, and the venue of each."""
     return {upstream: SERVICES[upstream].venue for upstream in SERVICES[name].upstreams if SERVICES[upstream].venue}

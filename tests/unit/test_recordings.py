@@ -346,7 +346,7 @@ def test_the_two_series_never_mix(write):
 def test_two_venues_never_mix(shared_data):
     with pytest.raises(InputError, match="do not belong to one venue"):
         read_trades(shared_data / SPOT[0], shared_data / USDM)
-    with pytest.raises(InputError, match="BINANCE_FUTURES, not BINANCE_SPOT"):
+    with pytest.raises(InputError, match="BINANCE_FUTURES by its trades, not BINANCE_SPOT"):
         read_trades(shared_data / USDM, venue="BINANCE_SPOT")
     with pytest.raises(InputError, match="known are BINANCE_SPOT, BINANCE_FUTURES"):
         read_trades(shared_data / USDM, venue="NASDAQ")
@@ -354,7 +354,9 @@ def test_two_venues_never_mix(shared_data):
 
 def test_the_folders_of_the_exchange_tell_the_venue(write):
     lines = b"timestamp,price,quantity,side,tradeId\n1750507467356,83.29,0.107,buy,293517768\n"
-    assert infer_venue(write("LTCUSDT_2025.csv", lines)) == "BINANCE_SPOT"
+    with pytest.raises(InputError, match="tells the venue"):
+        infer_venue(write("LTCUSDT_2025.csv", lines))
+    assert infer_venue(write("spot/LTCUSDT_2025.csv", lines)) == "BINANCE_SPOT"
     assert infer_venue(write("data/futures/um/daily/LTCUSDT_2025.csv", lines)) == "BINANCE_FUTURES"
 
 
@@ -543,7 +545,7 @@ def test_a_journal_reads_back_as_it_was_appended(shared_data, tmp_path):
     assert read_trades(folder).equals(trades)
     assert [frame.height for frame in iter_trades(folder, batch_rows=250)] == [250, 50] * 3 + [100]
     assert read_trades(folder, shared_data / SPOT[1]).height == 1000 + 10_147
-    with pytest.raises(InputError, match="BINANCE_SPOT, not BINANCE_FUTURES"):
+    with pytest.raises(InputError, match="BINANCE_SPOT by its journal, not BINANCE_FUTURES"):
         read_trades(folder, venue="BINANCE_FUTURES")
 
 

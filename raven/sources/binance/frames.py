@@ -39,16 +39,18 @@ class _Figures(Struct, gc=False, rename=_SHORT):
     maker: bool
 
 
-class _Trade(_Figures, gc=False, kw_only=True, rename={"event": "e", "trade_id": "t", "kind": "X"}):
+class _Trade(_Figures, gc=False, kw_only=True, rename={"event": "e", "trade_id": "t", "kind": "X", "market": "st"}):
     event: Literal["trade"]
     trade_id: Int64
     kind: Literal["MARKET"] = "MARKET"
+    market: Literal[1] = 1
     data: UnsetType = UNSET
 
 
-class _AggTrade(_Figures, gc=False, kw_only=True, rename={"event": "e", "trade_id": "a"}):
+class _AggTrade(_Figures, gc=False, kw_only=True, rename={"event": "e", "trade_id": "a", "market": "st"}):
     event: Literal["aggTrade"]
     trade_id: Int64
+    market: Literal[1] = 1
     data: UnsetType = UNSET
 
 
@@ -67,13 +69,14 @@ class _CombinedAggTrade(Struct, gc=False):
     data: _AggTrade
 
 
-class Body(Struct, rename={"event": "e", "update_id": "u", "kind": "X"}):
+class Body(Struct, rename={"event": "e", "update_id": "u", "kind": "X", "market": "st"}):
     """As much of any event as tells what it is."""
 
     event: str | UnsetType = UNSET
     update_id: int | UnsetType = UNSET
     lastUpdateId: int | UnsetType = UNSET  # noqa: N815 - the exchange's name
     kind: Any = UNSET
+    market: Any = UNSET
 
 
 class Refusal(Struct):
@@ -189,6 +192,12 @@ def kind_of(probe: Probe | list[Body]) -> Any:
     """The kind (`X`) of a print of USD-M futures; None where there is none."""
     body = _body(probe)
     return None if isinstance(body, list) or not isinstance(body.kind, str) else body.kind
+
+
+def is_of_other_market(probe: Probe | list[Body]) -> bool:
+    """Whether a frame says that it is of another market than USD-M, whose stream carries COIN-M as well (`st` is 2)."""
+    body = _body(probe)
+    return not isinstance(body, list) and isinstance(body.market, int) and body.market != 1
 
 
 def _body(probe: Probe | list[Body]) -> Body | list[Body]:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import compress, repeat
-from operator import contains, itemgetter, not_
+from operator import attrgetter, contains, itemgetter, not_
 from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import quote
 
@@ -26,6 +26,7 @@ from raven.batches.schema import ORIGIN_LIVE, TRADE_DTYPES
 from raven.errors import InputError
 from raven.sources.binance import TradeEvent
 from raven.sources.binance import frames as wire
+from raven.sources.binance.markets import coin_m_among
 from raven.sources.binance.rows import build_rows
 from raven.sources.binance.written import Written, columns
 
@@ -102,10 +103,11 @@ def decode_frames(
         found.trades.sort(key=itemgetter(0))
         positions = np.fromiter(map(itemgetter(0), found.trades), np.int64, len(found.trades))
         trades = list(map(itemgetter(1), found.trades))
-    recv_us = None if recv_ns is None else np.asarray(recv_ns, dtype=np.int64) // 1000
-    stamps = None if recv_us is None else recv_us[positions]
-    rows = build_rows(wire.figures(trades), recv_us=stamps, origin=origin, latest_us=latest_us)
     place = np.arange(len(frames))[positions]
+    trades, place = _of_this_market(trades, place, frames, found)
+    recv_us = None if recv_ns is None else np.asarray(recv_ns, dtype=np.int64) // 1000
+    stamps = None if recv_us is None else recv_us[place]
+    rows = build_rows(wire.figures(trades), recv_us=stamps, origin=origin, latest_us=latest_us)
     found.dead += [refusal._replace(row=int(place[refusal.row])) for refusal in rows.refused]
     kept = rows.trades if not found.odd else _with_odd(rows, place, recv_us, found, origin, latest_us)
     found.control.sort(key=itemgetter(0))
@@ -116,6 +118,18 @@ def decode_frames(
         [position for position, _ in found.control],
         found.other,
     )
+
+
+def _of_this_market(
+    trades: list[wire.AnyTrade], place: npt.NDArray[np.int64], frames: Sequence[bytes], found: _Sorted
+) -> tuple[list[wire.AnyTrade], npt.NDArray[np.int64]]:
+    """`trades` and their places without those of another market, told by their symbols, which are dead."""
+    others = coin_m_among(map(attrgetter("symbol"), trades))
+    if not others:
+        return trades, place
+    is_other = np.isin(list(map(attrgetter("symbol"), trades)), others)
+    found.dead += [_refusal(at, frames[at], BadReason.OTHER_MARKET) for at in place[is_other].tolist()]
+    return list(compress(trades, ~is_other)), place[~is_other]
 
 
 def _with_odd(
@@ -201,6 +215,8 @@ def _sort_probe(
         kind = wire.kind_of(probe)
         if trade is not None:
             found.trades.append((position, trade))
+        elif wire.is_of_other_market(probe):
+            found.dead.append(_refusal(position, frame, BadReason.OTHER_MARKET))
         elif kind in _NOT_MARKET:
             found.other[f"{event}:{kind}"] += 1
         elif kind in (None, "MARKET") and (written := wire.written(frame, wire.FORMS[event])) is not None:

@@ -1,25 +1,27 @@
-"""Rows of trades out of Parquet files and journal folders."""
+"""Rows of trades out of Parquet, Arrow IPC files and streams, and journal folders."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import polars as pl
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raven.batches import ipc
-from raven.batches.raw import admit
+from raven.batches.raw import REQUIRED, admit, require_columns
 from raven.batches.schema import ORIGIN_ARCHIVE, to_frame
 from raven.clock import tomorrow_us
 from raven.errors import InputError
 from raven.journal import JournalReader
 from raven.sources.recordings.chunks import Chunk
 from raven.sources.recordings.kinds import Recording
+from raven.sources.recordings.tabular import arrow_batches, damage_named, of_venue
 
 _BATCH_ROWS: Final = 1 << 18
-_ROW: Final = "_row"
+LINE: Final = "_line"
+"""The column of a table that numbers its rows as they are counted in the file."""
 
 
 def read_journal(recording: Recording) -> Iterator[Chunk]:
@@ -32,12 +34,15 @@ def read_journal(recording: Recording) -> Iterator[Chunk]:
 
 def read_parquet(recording: Recording, symbol: str | None, venue: str | None) -> Iterator[Chunk]:
     """The rows of a Parquet file in file order; see `read_tables`. Raises InputError."""
-    try:
-        with pq.ParquetFile(recording.path) as file:
-            batches = map(to_frame, file.iter_batches(batch_size=_BATCH_ROWS))
-            yield from read_tables(batches, recording, symbol, venue)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{recording.path.name} is damaged: {error}") from error
+    with damage_named(recording.path), pq.ParquetFile(recording.path) as file:
+        batches = map(to_frame, file.iter_batches(batch_size=_BATCH_ROWS))
+        yield from read_tables(batches, recording, symbol, venue)
+
+
+def read_ipc(recording: Recording, symbol: str | None, venue: str | None) -> Iterator[Chunk]:
+    """The rows of an Arrow IPC file or stream in file order; see `read_tables`. Raises InputError."""
+    with damage_named(recording.path):
+        yield from read_tables(map(to_frame, arrow_batches(recording.path)), recording, symbol, venue)
 
 
 def read_tables(
@@ -52,26 +57,30 @@ def read_tables(
     latest_us = tomorrow_us()
     first_row = 1
     for frame in frames:
-        numbered = frame.with_row_index(_ROW, first_row)
+        numbered = frame.with_row_index(LINE, first_row)
         first_row += frame.height
-        yield _read(_of_venue(numbered, recording, venue), recording, symbol, latest_us)
+        yield admit_table(numbered, recording, symbol, venue, latest_us)
 
 
-def _of_venue(frame: pl.DataFrame, recording: Recording, venue: str | None) -> pl.DataFrame:
-    if "venue" not in frame.columns:
-        return frame
-    venues = frame.get_column("venue").cast(pl.String).unique().sort().to_list()
-    if venue is None and len(venues) > 1:
-        raise InputError(f"{recording.path.name} holds trades of {' and '.join(venues)}", hint="pass venue=")
-    return (frame if venue is None else frame.filter(pl.col("venue").cast(pl.String) == venue)).drop("venue")
+def admit_table(
+    table: pl.DataFrame, recording: Recording, symbol: str | None, venue: str | None, latest_us: int
+) -> Chunk:
+    """The trades of a stretch of `recording`, whose rows are numbered in the column LINE; as in `read_tables`."""
+    table = of_venue(table, recording.path.name, venue).drop("venue", strict=False)
+    with _told_of(recording):
+        require_columns(table, ("trade_id", *REQUIRED))
+    if "symbol" not in table.columns:
+        table = table.with_columns(symbol=pl.lit(recording.symbol_or(symbol)))
+    with _told_of(recording):
+        checked = admit(table, latest_us=latest_us, origin=ORIGIN_ARCHIVE)
+    lines = table.get_column(LINE)
+    return Chunk(checked.trades, [refusal._replace(row=lines[refusal.row]) for refusal in checked.refused])
 
 
-def _read(frame: pl.DataFrame, recording: Recording, symbol: str | None, latest_us: int) -> Chunk:
-    if "symbol" not in frame.columns:
-        frame = frame.with_columns(symbol=pl.lit(recording.symbol_or(symbol)))
+@contextmanager
+def _told_of(recording: Recording) -> Iterator[None]:
+    """Within it what is wrong with columns is said of the file they are in."""
     try:
-        checked = admit(frame, latest_us=latest_us, origin=ORIGIN_ARCHIVE)
+        yield
     except InputError as error:
         raise InputError(f"{recording.path.name} holds no trades: {error.message}", hint=error.hint) from error
-    rows = frame.get_column(_ROW)
-    return Chunk(checked.trades, [refusal._replace(row=rows[refusal.row]) for refusal in checked.refused])

@@ -24,6 +24,7 @@ from raven.sources.binance.messages import decode_frames
 from raven.sources.binance.rows import Bools, Int64s
 from raven.sources.recordings.chunks import Chunk, bad_line
 from raven.sources.recordings.files import read_blocks
+from raven.sources.recordings.frame_lists import frames_of_list
 from raven.sources.recordings.kinds import ACCEPTED, Recording, RecordingKind, describe
 
 _EVENTS: Final[dict[TradeEvent, re.Pattern[bytes]]] = {
@@ -67,7 +68,7 @@ def read_capture(path: str | Path) -> tuple[list[bytes], npt.NDArray[np.int64]]:
         frames.extend(stretch.frames)
         stamps.append(stretch.recv_ns)
     recv_ns = np.concatenate(stamps)
-    return frames, _event_ns(frames) if recording.kind is RecordingKind.CAPTURE_PLAIN else recv_ns
+    return frames, recv_ns if recording.kind.is_stamped else _event_ns(frames)
 
 
 def holds(recording: Recording, event: TradeEvent) -> bool:
@@ -78,16 +79,22 @@ def holds(recording: Recording, event: TradeEvent) -> bool:
 def read_capture_trades(recording: Recording, event: TradeEvent) -> Iterator[Chunk]:
     """The trades of a capture in the order they came; where times of receipt are not known, ts_recv = ts_event."""
     latest_us = tomorrow_us()
-    is_stamped = recording.kind is not RecordingKind.CAPTURE_PLAIN
     for stretch in read_frames(recording):
-        stamps = stretch.recv_ns if is_stamped else None
+        stamps = stretch.recv_ns if recording.kind.is_stamped else None
         decoded = decode_frames(stretch.frames, stamps, event=event, latest_us=latest_us)
         dead = [d.refusal._replace(row=int(stretch.lines[d.refusal.row])) for d in decoded.dead]
         yield Chunk(decoded.trades, sorted(stretch.bad + dead, key=attrgetter("row")))
 
 
 def read_frames(recording: Recording) -> Iterator[Frames]:
-    """The frames of a capture, block by block; of CAPTURE_PLAIN all are received at 0."""
+    """The frames of a capture, block by block; where none says when it was received all are received at 0.
+
+    A list is read whole; its entries are counted in place of lines.
+    """
+    if recording.kind is RecordingKind.CAPTURE_LIST:
+        frames = frames_of_list(recording)
+        yield Frames(frames, np.zeros(len(frames), np.int64), np.arange(1, len(frames) + 1), [])
+        return
     split = _SPLIT[recording.kind]
     first_line = 1
     for block in read_blocks(recording.path):

@@ -50,6 +50,10 @@ def read_reply(recording: Recording, symbol: str | None) -> Iterator[Chunk]:
 
 
 def _own_names(wrapped: Sequence[_Wrapped]) -> pl.Series:
-    """The venue's names of unified ones: XRPETH of `XRP/ETH` and of `XRP/ETH:ETH`."""
+    """The venue's names of unified ones: XRPETH of `XRP/ETH`, also with what it is settled in and when.
+
+    `ETH/USDT:USDT` is ETHUSDT, `ETH/USDT:USDT-240927` ETHUSDT_240927; `ETH/USD:ETH`, of COIN-M, is ETHUSD_PERP.
+    """
     unified = pl.Series(list(map(attrgetter("symbol"), wrapped)), dtype=pl.String)
-    return unified.str.replace(r":.*$", "").str.replace("/", "", literal=True)
+    dated = unified.str.replace(r":[^-]*-(\d{6})$", "_$1").str.replace(r"^([^/]+/USD):.*$", "${1}_PERP")
+    return dated.str.replace(r":.*$", "").str.replace("/", "", literal=True)

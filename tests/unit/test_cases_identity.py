@@ -303,10 +303,11 @@ def test_a_column_venue_has_the_word(tmp_path):
     assert read_trades(path, venue=SPOT).equals(rows)
     with pytest.raises(InputError, match="BINANCE_SPOT by its column venue, not BINANCE_FUTURES"):
         read_trades(path, venue=FUTURES)
-    pl.concat([spot, futures]).write_parquet(path, row_group_size=4)  # one venue a row group
-    with pytest.raises(InputError, match="holds trades of BINANCE_FUTURES and BINANCE_SPOT"):
-        read_trades(path)
-    assert read_trades(path, venue=SPOT).equals(rows)
+    for options in ({"row_group_size": 4}, {}, {"statistics": False}):  # one venue a row group, or both in one
+        pl.concat([spot, futures]).write_parquet(path, **options)
+        with pytest.raises(InputError, match="holds trades of BINANCE_FUTURES and BINANCE_SPOT"):
+            read_trades(path)
+        assert read_trades(path, venue=SPOT).equals(rows)
     rows.with_columns(venue=pl.lit("KRAKEN")).write_parquet(path)
     with pytest.raises(InputError, match="of KRAKEN by its column venue"):
         read_trades(path)

@@ -303,10 +303,11 @@ def test_a_column_venue_has_the_word(tmp_path):
     assert read_trades(path, venue=SPOT).equals(rows)
     with pytest.raises(InputError, match="BINANCE_SPOT by its column venue, not BINANCE_FUTURES"):
         read_trades(path, venue=FUTURES)
-    pl.concat([spot, futures]).write_parquet(path, row_group_size=4)  # one venue a row group
-    with pytest.raises(InputError, match="holds trades of BINANCE_FUTURES and BINANCE_SPOT"):
-        read_trades(path)
-    assert read_trades(path, venue=SPOT).equals(rows)
+    for options in ({"row_group_size": 4}, {}, {"statistics": False}):  # one venue a row group, or both in one
+        pl.concat([spot, futures]).write_parquet(path, **options)
+        with pytest.raises(InputError, match="holds trades of BINANCE_FUTURES and BINANCE_SPOT"):
+            read_trades(path)
+        assert read_trades(path, venue=SPOT).equals(rows)
     rows.with_columns(venue=pl.lit("KRAKEN")).write_parquet(path)
     with pytest.raises(InputError, match="of KRAKEN by its column venue"):
         read_trades(path)
@@ -552,3 +553,28 @@ def test_a_table_without_a_known_stream(tmp_path):
         writer.write_table(table)
     with pytest.raises(InputError, match="columns missing: ts_event, price, quantity, side"):
         read_trades(tmp_path / "a.arrow")
+
+
+def test_the_commands_ask_in_options(cases, write, tmp_path, monkeypatch, capsys):
+    from raven.cli.raven import main
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["raven", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code, capsys.readouterr().err
+
+    monkeypatch.setenv("RAVEN__DATA", str(tmp_path / "data"))
+    path = write("LTCUSDT_2025.csv", COLLECTED)
+    for command in ("import", "replay"):
+        code, said = run(command, path)
+        assert (code, "pass --venue spot or --venue futures" in said) == (1, True)
+        code, said = run(command, cases / "cm_capture/btcusd_perp_20240808.txt", "--venue", "futures")
+        assert (code, "of COIN-M futures by its trades" in said) == (1, True)
+    code, said = run("import", f"{tmp_path}/LTC*.csv", "--venue", "spot", "--into", tmp_path / "journal")
+    assert (code, said) == (0, "")
+    assert read_trades(tmp_path / "journal")["symbol"].to_list() == ["LTCUSDT"]
+    with pytest.raises(InputError, match="COIN-M"):  # a command leaves no trace in the language of Python
+        read_trades(cases / "cm_noheader/BTCUSD_PERP-trades-2021-01-01.csv")
+    with pytest.raises(InputError, match="pass venue="):
+        infer_venue(path)

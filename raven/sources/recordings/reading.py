@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
@@ -12,7 +12,7 @@ from typing import Final, Literal, TypeAlias
 import polars as pl
 
 from raven.batches.schema import TRADE_DTYPES
-from raven.errors import InputError
+from raven.errors import InputError, argument
 from raven.sources.binance import BINANCE_FUTURES, BINANCE_SPOT, TradeEvent
 from raven.sources.recordings.arrow import read_journal, read_parquet
 from raven.sources.recordings.captures import holds, read_capture_trades
@@ -22,6 +22,9 @@ from raven.sources.recordings.replies import read_reply
 from raven.sources.recordings.tables import read_csv
 
 OnBad: TypeAlias = Literal["raise", "skip"]
+
+ReportSkipped: TypeAlias = Callable[[Path, Counter[str]], None]
+"""Hears of each file of which lines were skipped, and of how many for which reason."""
 
 _BY_ID: Final = frozenset({RecordingKind.ARCHIVE_CSV, RecordingKind.REST_JSON})
 _EVENTS: Final[tuple[TradeEvent, ...]] = ("trade", "aggTrade")
@@ -79,6 +82,30 @@ def iter_trades(
     return _iterate(_plan(paths, venue, symbol, event, on_bad), batch_rows)
 
 
+def iter_files(
+    *paths: str | Path,
+    venue: str | None = None,
+    symbol: str | None = None,
+    event: TradeEvent | None = None,
+    on_bad: OnBad = "raise",
+    report: ReportSkipped | None = None,
+) -> Iterator[tuple[Path, pl.DataFrame]]:
+    """The trades of `iter_trades` with the file each frame is of: file after file, rows in whatever order they are.
+
+    `report` hears of lines that were skipped, instead of a RecordingWarning.
+    """
+    plan = _plan(paths, venue, symbol, event, on_bad)
+    if report is not None:
+        plan.report = report
+    return _iterate_files(plan)
+
+
+def _warn(path: Path, skipped: Counter[str]) -> None:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
+    message = f"{path.name}: {skipped.total()} lines skipped: {reasons}"
+    warnings.warn(message, RecordingWarning, stacklevel=2)
+
+
 @dataclass(slots=True)
 class _Plan:
     """What is read how; `seen` gathers the symbols of stretches that held nothing of the wanted one."""
@@ -88,6 +115,7 @@ class _Plan:
     symbol: str | None
     event: TradeEvent | None
     on_bad: OnBad
+    report: ReportSkipped = _warn
     seen: set[str] = field(default_factory=set)
 
 
@@ -157,7 +185,7 @@ def _read(plan: _Plan, recording: Recording) -> Iterator[pl.DataFrame]:
             where = "entry" if recording.kind is RecordingKind.REST_JSON else "line"
             raise InputError(
                 f"{recording.path.name}, {where} {bad[0].line}: {bad[0].reason}: {bad[0].text!r}",
-                hint="on_bad='skip' reads the others",
+                hint=f"{argument('on_bad', 'skip')} reads the others",
             )
         skipped.update(str(line.reason) for line in bad)
         wanted = trades
@@ -167,9 +195,7 @@ def _read(plan: _Plan, recording: Recording) -> Iterator[pl.DataFrame]:
                 plan.seen.update(trades.get_column("symbol").unique())
         yield wanted
     if skipped:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
-        message = f"{recording.path.name}: {skipped.total()} lines skipped: {reasons}"
-        warnings.warn(message, RecordingWarning, stacklevel=2)
+        plan.report(recording.path, skipped)
 
 
 def _chunks(plan: _Plan, recording: Recording) -> Iterator[Chunk]:
@@ -199,6 +225,16 @@ def _iterate(plan: _Plan, batch_rows: int) -> Iterator[pl.DataFrame]:
                 _require_order(trades, last_ids, recording)
             found = True
             yield from trades.iter_slices(batch_rows)
+    _require_found(plan, found=found)
+
+
+def _iterate_files(plan: _Plan) -> Iterator[tuple[Path, pl.DataFrame]]:
+    found = False
+    for recording in plan.recordings:
+        for trades in _read(plan, recording):
+            if trades.height:
+                found = True
+                yield recording.path, trades
     _require_found(plan, found=found)
 
 

@@ -13,17 +13,26 @@ from raven.sources.binance import BINANCE_SPOT
 from raven.sources.binance.protocol import EVENTS
 from raven.sources.recordings.kinds import Recording as Described
 from raven.sources.recordings.kinds import RecordingKind, describe
+from raven.sources.recordings.reading import OnBad
 from raven.sources.replay.files import FileRecording
 from raven.sources.replay.journals import JournalRecording
 from raven.sources.replay.recording import Choice, Recording
 
 
 def open_recording(
-    paths: Sequence[Path], *, venue: str | None = None, choice: Choice | None = None, speed: float | None = None
+    paths: Sequence[Path],
+    *,
+    venue: str | None = None,
+    choice: Choice | None = None,
+    speed: float | None = None,
+    on_bad: OnBad = "raise",
+    folder: Path | None = None,
 ) -> Recording:
     """What of the recordings at `paths` is to be replayed at `speed` (None: as fast as it is read).
 
-    `venue` is for recordings that do not tell theirs; without it those are of spot. Raises InputError or
+    `venue` is for recordings that do not tell theirs; without it those are of spot. The order of files does not
+    matter: their trades are put in order, in `folder` where they do not fit into memory (None: where temporary files
+    are). Bad rows and conflicts of files are skipped and counted where `on_bad` says so. Raises InputError or
     JournalError when a path cannot be read to its end, when they do not belong to one venue, or when there is nothing
     of the chosen symbols or time.
     """
@@ -41,9 +50,12 @@ def open_recording(
         readers = [_reader(path) for path in journals]
         identity = _identity([f"journal {reader.id}" for reader in readers], choice)
         return JournalRecording(readers, choice, venue=found, identity=identity)
-    files = [f"{one.path.name} ({one.path.stat().st_size} bytes)" for one in described]
-    identity = _identity(files, choice)
-    return FileRecording(_series(described), choice, venue=found, event=EVENTS[found], identity=identity, speed=speed)
+    files = sorted(f"{one.path.name} ({one.path.stat().st_size} bytes)" for one in described)
+    identity = f"{_identity(files, choice)} in the order of ids" + (" without bad rows" if on_bad == "skip" else "")
+    return FileRecording(
+        _series(described), choice, venue=found, event=EVENTS[found], identity=identity, speed=speed, on_bad=on_bad,
+        folder=folder,
+    )  # fmt: skip
 
 
 def _series(described: Sequence[Described]) -> dict[str | None, list[Path]]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from raven.batches.batch import BatchMeta, Cursor, Gap
 from raven.errors import InputError
 from raven.journal import Hole
+from raven.sources.ordering import LeftOut
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +83,11 @@ class Recorded(NamedTuple):
 
 
 class Recording(Protocol):
-    """One or more recordings of one venue, read one after the other.
+    """One or more recordings of one venue: journals one after the other, files put in order.
 
     - `name`: for people. `identity`: what is replayed of what, in words; a replay is only gone on with under the same.
     - `symbols`: the chosen ones, sorted. `first_us`, `last_us`: from when to when it was recorded.
+    - `left_out`: rows that will not come, and why.
     """
 
     venue: str
@@ -94,6 +96,7 @@ class Recording(Protocol):
     symbols: Sequence[str]
     first_us: int
     last_us: int
+    left_out: LeftOut
 
     def batches(self, after: Cursor | None, last_ids: Mapping[str, int]) -> Iterator[Recorded]:
         """The batches after the place `after` (None: all); blocking.

@@ -1,0 +1,82 @@
+"""`raven import`: recorded files into a journal."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from raven.cli import output
+from raven.cli.replay import OnBadOption
+from raven.control.plan import resolve_venue
+from raven.settings import load
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from raven.sources.importing import ImportReport
+
+INTERRUPTED = 130
+
+
+def import_(
+    file: Annotated[
+        list[Path], typer.Argument(help="Archive zips or CSVs, raw captures, Parquet, journals; in any order.")
+    ],
+    into: Annotated[Path | None, typer.Option(help="Journal folder; default <data>/imported-<venue>.")] = None,
+    venue: Annotated[str | None, typer.Option(help="spot or futures; default: as the file tells.")] = None,
+    symbol: Annotated[str | None, typer.Option(help="For files that name no symbol.")] = None,
+    on_bad: OnBadOption = "raise",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Turn recordings into a journal that can be replayed and read by Polars and pyarrow.
+
+    Each trade once, in the order of ids, whatever the order of files and rows; also together with what the journal
+    holds already. All of it or, after an error, nothing.
+    """
+    from raven.sources.importing import import_files  # noqa: PLC0415 - other commands need not load it
+    from raven.sources.recordings import expand  # noqa: PLC0415
+
+    venue = None if venue is None else resolve_venue(venue)
+    with _interruptible(), output.progress("importing", enabled=not json) as advance:
+        report = import_files(
+            expand(file), into=into and into.expanduser(), data=load().data, venue=venue, symbol=symbol, on_bad=on_bad,
+            advance=advance,
+        )  # fmt: skip
+    if json:
+        output.print_json(report.as_dict())
+    else:
+        _print(report)
+
+
+def _print(report: ImportReport) -> None:
+    symbols = ", ".join(report.symbols[:10]) + (" …" if len(report.symbols) > 10 else "")
+    output.console.print(f"{output.count(report.rows)} trades of {symbols} into {report.journal}", markup=False)
+    if report.rebuilt:
+        output.console.print("They belong among those that were there: the journal was written anew, in order")
+    for sentence in report.left_out:
+        output.console.print(sentence, markup=False)
+    if report.gaps:
+        output.console.print(f"{report.gaps} gaps, {output.count(report.missing_ids)} ids missing")
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the command in order: what it made is removed, and the exit code is 130."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.stderr.write("raven: interrupted; nothing was imported\n")
+        raise typer.Exit(INTERRUPTED) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -49,8 +49,10 @@ class Choice:
         return trades.filter(pl.col("symbol").is_in(list(self.symbols))) if self.symbols else trades
 
     def of_time(self, trades: pl.DataFrame) -> pl.DataFrame:
-        """The rows of the chosen time, whatever their symbol."""
-        time_us = pl.col("ts_event").dt.epoch("us")
+        """The rows of the chosen time, whatever their symbol; of bars (they have an open_time) by that."""
+        if self.start_us is None and self.end_us is None:
+            return trades
+        time_us = pl.col("ts_event" if "ts_event" in trades.columns else "open_time").dt.epoch("us")
         if self.start_us is not None:
             trades = trades.filter(time_us >= self.start_us)
         return trades if self.end_us is None else trades.filter(time_us < self.end_us)

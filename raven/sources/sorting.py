@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import BytesIO
@@ -137,6 +138,7 @@ class _Spool:
             self._file = TemporaryFile(dir=folder)  # noqa: SIM115 - it lives as long as the sorter
         except OSError as error:
             raise self._failed(error) from error
+        weakref.finalize(self, self._file.close)
         self._end = 0
 
     def put(self, frame: pl.DataFrame) -> tuple[int, int]:

@@ -110,6 +110,7 @@ class OrderedTrades:
         self.rows = 0
         self.fresh = 0
         self._on_bad = on_bad
+        self._frame_rows = max(1, run_rows // 4)
         self._files: list[Path] = [Path()]
         self._by_id = Sorter(_KEY, folder, settle=self._settle, run_rows=run_rows)
         self._stream = Sorter(_STREAM, folder, run_rows=run_rows)
@@ -138,7 +139,7 @@ class OrderedTrades:
     def close(self) -> None:
         """Put all in order and compare what has one id; raises InputError at a conflict, unless they are skipped."""
         last: tuple[str, int] | None = None
-        for trades in self._by_id.frames(RUN_ROWS // 4):
+        for trades in self._by_id.frames(self._frame_rows):
             due = pl.col("ts_event").dt.epoch("us").cum_max().over("symbol")
             if last is not None:  # the symbol may go on from the frame before
                 symbol, due_us = last

@@ -223,6 +223,24 @@ class TestNothingLeft:
         assert held(into)["trade_id"].to_list() == list(range(25))
         assert names(tmp_path) == {"file.parquet", "more.parquet", "journal"}
 
+    def test_of_a_disk_that_refuses_the_second_rename(
+        self, tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        into = tmp_path / "journal"
+        bring([file], into)
+        before, rename = contents(into), Path.rename
+
+        def refuse(path: Path, target: Path) -> Path:
+            if path.name == ".journal.importing":
+                raise OSError(28, "No space left on device")
+            return rename(path, target)
+
+        monkeypatch.setattr(Path, "rename", refuse)
+        with pytest.raises(JournalError, match="the disk is full"):
+            bring([write(tmp_path / "more.parquet", trades(range(50)))], into)
+        assert contents(into) == before
+        assert names(tmp_path) == {"file.parquet", "more.parquet", "journal"}
+
     def test_two_at_once(self, tmp_path: Path, file: Path) -> None:
         into = tmp_path / "journal"
         with replacing(into, SCHEMA), pytest.raises(JournalError, match="another import works"):

@@ -65,7 +65,7 @@ def oracle(rows: list[Row]) -> pl.DataFrame:
 
 
 class TestOrder:
-    @settings(deadline=None)
+    @settings(max_examples=40, deadline=None)
     @given(rows=recorded(), data=st.data())
     def test_any_order_of_files_and_rows_gives_the_same_stream(self, rows: list[Row], data: st.DataObject) -> None:
         repeated = data.draw(st.lists(st.sampled_from(rows), max_size=20)) if rows else []
@@ -83,7 +83,7 @@ class TestOrder:
             assert all(size == 5 for size in sizes[:-1]), "read again, and in even frames"
             assert sum(sizes) == len(rows)
 
-    @settings(deadline=None)
+    @settings(max_examples=40, deadline=None)
     @given(rows=recorded(), data=st.data())
     def test_of_two_trades_with_one_id_the_same_is_kept_whatever_the_order(
         self, rows: list[Row], data: st.DataObject

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from raven.cli import output
+from raven.cli.interruption import interruptible
 from raven.cli.replay import OnBadOption
 from raven.control.plan import resolve_venue
 from raven.settings import load
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from raven.sources.importing import ImportReport
-
-INTERRUPTED = 130
 
 
 def import_(
@@ -43,7 +36,7 @@ def import_(
     from raven.sources.recordings import expand  # noqa: PLC0415
 
     venue = None if venue is None else resolve_venue(venue)
-    with _interruptible(), output.progress("importing", enabled=not json) as advance:
+    with interruptible("nothing was imported"), output.progress("importing", enabled=not json) as advance:
         report = import_files(
             expand(file), into=into and into.expanduser(), data=load().data, venue=venue, symbol=symbol, on_bad=on_bad,
             advance=advance,
@@ -62,21 +55,5 @@ def _print(report: ImportReport) -> None:
     for sentence in report.left_out:
         output.console.print(sentence, markup=False)
     if report.gaps:
-        output.console.print(f"{report.gaps} gaps, {output.count(report.missing_ids)} ids missing")
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the command in order: what it made is removed, and the exit code is 130."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    except KeyboardInterrupt:
-        sys.stderr.write("raven: interrupted; nothing was imported\n")
-        raise typer.Exit(INTERRUPTED) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        gaps, ids = "gap" if report.gaps == 1 else "gaps", "id" if report.missing_ids == 1 else "ids"
+        output.console.print(f"{output.count(report.gaps)} {gaps}, {output.count(report.missing_ids)} {ids} missing")

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 
 from raven.cli import output
+from raven.cli.interruption import interruptible
 from raven.cli.simulate import parse_speed
 from raven.clock import utc
 from raven.control.plan import VENUES, port_of, resolve_venue
@@ -68,11 +69,11 @@ def replay(
     pace = parse_speed(speed)
     settings = settings_of_replay(load(), data)
     paths = expand(path)
-    settings.data.mkdir(parents=True, exist_ok=True)  # what does not fit into memory is put in order there
-    with output.progress("reading", enabled=True):
+    scratch = next(one for one in (settings.data, *settings.data.parents) if one.is_dir())
+    with interruptible("nothing was replayed"), output.progress("reading", enabled=True):
         recording = open_recording(
             paths, venue=resolve_venue(venue) if venue else None, choice=chosen, speed=pace, on_bad=on_bad,
-            folder=settings.data,
+            folder=scratch,
         )  # fmt: skip
     name = VENUES[recording.venue]
     folder = settings.data / f"{name}-{port or port_of(settings, name)}"

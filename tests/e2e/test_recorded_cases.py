@@ -114,11 +114,11 @@ def test_import_from_the_command_line(tmp_path: Path, shared_cases: Path) -> Non
     assert not list(tmp_path.iterdir())
     told = bring(zero, "--on-bad", "skip").stdout
     assert told.splitlines() == [
-        "2 trades of ETHUSDT into journal", "2 rows left out: bad_quantity", "1 gaps, 1 ids missing",
+        "2 trades of ETHUSDT into journal", "2 rows left out: bad_quantity", "1 gap, 1 id missing",
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_an_import_that_is_interrupted_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     many = pl.concat([trades(range(1000))] * 3_000).with_columns(pl.int_range(3_000_000).alias("trade_id"))
     many.write_parquet(tmp_path / "BTCUSDT.parquet")

@@ -147,7 +147,8 @@ def _one_of_each(what: str, told: dict[str, str | None], wanted: str | None) -> 
     if wanted is not None:
         for value, name in by_value.items():
             if value != wanted:
-                raise InputError(f"{name} is of {what} {value}, not {wanted}")
+                hint = "the two series have ids of their own" if what == "event" else ""
+                raise InputError(f"{name} is of {what} {value}, not {wanted}", hint=hint)
     if len(by_value) > 1:
         listed = ", ".join(f"{name} is of {value}" for value, name in by_value.items())
         raise InputError(f"the files do not belong to one {what}: {listed}", hint="read them one by one")

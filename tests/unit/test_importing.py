@@ -17,10 +17,12 @@ import raven
 from raven.batches.batch import BatchMeta
 from raven.batches.ipc import decode
 from raven.batches.schema import TRADE_SCHEMA, stream_schema, to_frame, to_record_batch
+from raven.builders import DroppedRowsWarning
 from raven.errors import InputError, JournalError, JournalLockedError
 from raven.journal import Journal, JournalReader
 from raven.sources import importing
 from raven.sources.importing import ImportReport, import_files
+from raven.sources.recordings import RecordingWarning
 from raven.sources.replacing import replacing
 from tests.unit.samples import trades
 from tests.unit.test_ordering import Row, frame_of, oracle, recorded
@@ -342,11 +344,14 @@ class TestCases:
         report = bring([archive], tmp_path / "journal")
         assert (report.rows, report.duplicates, report.conflicts) == (6, 5, 0)
         assert report.left_out == ["5 rows left out: repeats of trades that are there, id and content"]
-        with pytest.warns(raven.sources.recordings.RecordingWarning, match="5 rows left out: repeats"):
+        with pytest.warns(RecordingWarning, match="5 rows left out: repeats"):
             replayed = pl.concat(raven.replay(archive))
         for found in (held(tmp_path / "journal"), replayed):
             assert found["trade_id"].to_list() == list(range(1000, 1006))
             assert raven.time_bars(found, "1m", partial=True)["volume"].sum() == 16.0
+        with pytest.warns(DroppedRowsWarning, match="5 rows"):
+            bars = raven.time_bars(raven.read_trades(archive), "1m", partial=True)
+        assert bars["volume"].sum() == 16.0
 
     def test_twins(self, shared_cases: Path, tmp_path: Path) -> None:
         """Spot's aggregate trades are no series that its source collects; the same rows as trades are in conflict."""
@@ -385,11 +390,15 @@ class TestCases:
         assert not names(tmp_path)
         report = bring([archive], tmp_path / "journal", on_bad="skip")
         assert (report.rows, report.skipped, report.gaps, report.missing_ids) == (2, {"bad_quantity": 2}, 1, 1)
-        with pytest.warns(raven.sources.recordings.RecordingWarning, match="2 rows left out: bad_quantity"):
+        with pytest.warns(RecordingWarning, match="2 rows left out: bad_quantity"):
             replayed = pl.concat(raven.replay(archive, on_bad="skip"))
         for found in (held(tmp_path / "journal"), replayed):
             assert found["trade_id"].to_list() == [501, 503]
             assert raven.time_bars(found, "1m", partial=True)["volume"].to_list() == [1.5, 2.0]
+        with pytest.raises(InputError, match=r"line 2.*bad_quantity.*on_bad='skip'"):
+            raven.read_trades(archive)
+        with pytest.warns(RecordingWarning, match="2 bad_quantity"):
+            assert raven.read_trades(archive, on_bad="skip")["trade_id"].to_list() == [501, 503]
 
 
 class TestReplay:

@@ -112,6 +112,16 @@ class TestJournals:
             rest = list(recording.batches(one.meta.input[1], {}))
             assert [each.meta for each in rest] == [each.meta for each in whole[position + 1 :]]
 
+    def test_journals_follow_each_other_in_time_whatever_their_order(self, tmp_path: Path) -> None:
+        paths = []
+        for name, ids in (("later", range(10, 20)), ("earlier", range(10))):  # as imports may be made
+            newest_us = START_US + 250_000 * ids[-1]
+            paths.append(make_journal(tmp_path / name, [(trades(ids), BatchMeta(watermark_us=newest_us))]))
+        recordings = [open_recording(order) for order in (paths, paths[::-1])]
+        for recording in recordings:
+            assert rows_of(list(recording.batches(None, {})))["trade_id"].to_list() == list(range(20))
+        assert recordings[0].identity == recordings[1].identity
+
     def test_chosen_symbols_and_times(self, tmp_path: Path) -> None:
         made = two_symbols()
         path = make_journal(tmp_path / "a", made)
@@ -226,6 +236,18 @@ class TestFiles:
         last_ids = dict(rows_of(found[:2]).group_by("symbol").agg(pl.col("trade_id").max()).iter_rows())
         rest = list(open_recording(paths).batches(one.meta.input[1], last_ids))
         assert_frame_equal(rows_of(rest), rows_of(found[2:]))
+
+    def test_the_order_of_files_makes_no_other_replay(self, tmp_path: Path) -> None:
+        """What was begun with the files in one order is gone on with in another."""
+        paths = [tmp_path / f"BTCUSDT-{day}.parquet" for day in range(3)]
+        for day, path in enumerate(paths):
+            trades(range(day * 9_000, (day + 1) * 9_000 + 5)).write_parquet(path)
+        one, other = open_recording(paths, speed=100.0), open_recording(paths[::-1], speed=100.0)
+        assert one.identity == other.identity
+        assert one.left_out.sentences() == other.left_out.sentences()
+        assert one.left_out.repeats == 10
+        for mine, theirs in zip(one.batches(None, {}), other.batches(None, {}), strict=True):
+            assert mine == theirs
 
     def test_times(self, parquet: Path) -> None:
         choice = Choice(start_us=START_US + 10_000_000, end_us=START_US + 20_000_000)

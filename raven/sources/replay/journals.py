@@ -21,7 +21,10 @@ _CLOCKS_APART_US: Final = 600_000_000
 
 
 class JournalRecording:
-    """Journals of trades of `venue`, in the order given; see Recording. Raises JournalError for one without batches."""
+    """Journals of trades of `venue`, one after the other; see Recording.
+
+    Raises JournalError for one without batches.
+    """
 
     def __init__(self, readers: Sequence[JournalReader], choice: Choice, *, venue: str, identity: str) -> None:
         self.venue = venue

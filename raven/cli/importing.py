@@ -33,12 +33,11 @@ def import_(
     holds already. All of it or, after an error, nothing.
     """
     from raven.sources.importing import import_files  # noqa: PLC0415 - other commands need not load it
-    from raven.sources.recordings import expand  # noqa: PLC0415
 
     venue = None if venue is None else resolve_venue(venue)
     with interruptible("nothing was imported"), output.progress("importing", enabled=not json) as advance:
         report = import_files(
-            expand(file), into=into and into.expanduser(), data=load().data, venue=venue, symbol=symbol, on_bad=on_bad,
+            file, into=into and into.expanduser(), data=load().data, venue=venue, symbol=symbol, on_bad=on_bad,
             advance=advance,
         )  # fmt: skip
     if json:

@@ -62,7 +62,7 @@ def replay(
     It begins when the first symbol is wanted. A replay that is started again goes on where it was.
     """
     from raven.services.replay import serve, settings_of_replay  # noqa: PLC0415 - other commands need not load it
-    from raven.sources.recordings import expand  # noqa: PLC0415
+    from raven.sources.recordings.paths import expand  # noqa: PLC0415
     from raven.sources.replay import Choice, open_recording  # noqa: PLC0415
 
     chosen = Choice(frozenset(name.strip().upper() for name in symbol or ()), _us(start), _us(end))

@@ -17,7 +17,9 @@ from raven.errors import InputError
 from raven.journal import Journal, JournalReader
 from raven.sources.binance.protocol import EVENTS
 from raven.sources.ordering import OrderedTrades
-from raven.sources.recordings import infer_venue, iter_files
+from raven.sources.recordings import iter_files
+from raven.sources.recordings.kinds import describe
+from raven.sources.recordings.paths import expand
 from raven.sources.recordings.reading import OnBad
 from raven.sources.replacing import Replacement, replacing
 
@@ -71,6 +73,7 @@ def import_files(
     source collects (its ids would be taken for those), and when `into` is what a service writes; JournalError for the
     journal.
     """
+    files = expand(files)
     found = _venue(files, venue)
     target = into or data / f"imported-{found.lower()}"
     schema = stream_schema(TRADE_SCHEMA, kind="trades", venue=found)
@@ -92,11 +95,11 @@ def import_files(
 
 
 def _venue(files: Sequence[Path], venue: str | None) -> str:
-    venues = {venue or infer_venue(path) for path in files}
+    venues = {describe(path).venue_for_sure(venue) for path in files}
     if len(venues) != 1:
         raise InputError(
             f"the files are of several venues: {', '.join(sorted(venues))}",
-            hint="import each venue on its own, or pass --venue",
+            hint="import each venue on its own",
         )
     return venues.pop()
 
@@ -119,7 +122,7 @@ def _write(
     trades.close()
     report.rows = trades.rows - before
     report.duplicates, report.conflicts = trades.left_out.repeats, trades.left_out.conflicts
-    report.skipped = dict(trades.left_out.skipped)
+    report.skipped = {str(reason): rows for reason, rows in trades.left_out.skipped.items()}
     report.left_out = trades.left_out.sentences()
     if not trades.fresh:
         report.rebuilt = False

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import polars as pl
 
+from raven.batches.gate import BadReason
 from raven.batches.schema import BUY, TRADE_DTYPES
 from raven.errors import InputError, argument
 from raven.sources.recordings.reading import OnBad
@@ -71,9 +72,9 @@ class LeftOut:
     repeats: int = 0
     conflicts: int = 0
     named: list[Conflict] = field(default_factory=list)
-    skipped: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[BadReason] = field(default_factory=Counter)
 
-    def skip(self, path: Path, reasons: Counter[str]) -> None:  # noqa: ARG002 - the reader says of which file
+    def skip(self, path: Path, reasons: Counter[BadReason]) -> None:  # noqa: ARG002 - the reader says of which file
         """Count what the reader of a file left out."""
         self.skipped.update(reasons)
 

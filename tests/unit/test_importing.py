@@ -39,8 +39,8 @@ def bring(files: list[Path], into: Path, **options: object) -> ImportReport:
     return import_files(files, into=into, data=into.parent, **options)
 
 
-def write(path: Path, frame: pl.DataFrame) -> Path:
-    frame.write_parquet(path)
+def write(path: Path, frame: pl.DataFrame, venue: str = "BINANCE_SPOT") -> Path:
+    frame.with_columns(venue=pl.lit(venue)).write_parquet(path)
     return path
 
 
@@ -293,11 +293,14 @@ class TestServices:
         assert bring([file], tmp_path / "empty").rows == 20
 
     def test_a_journal_of_another_venue(self, tmp_path: Path) -> None:
-        file = write(tmp_path / "file.parquet", trades(range(20)))
-        bring([file], tmp_path / "journal", venue="BINANCE_FUTURES")
+        futures, spot = (
+            write(tmp_path / f"{venue}.parquet", trades(range(20)), venue)
+            for venue in ("BINANCE_FUTURES", "BINANCE_SPOT")
+        )
+        bring([futures], tmp_path / "journal")
         before = contents(tmp_path / "journal")
         with pytest.raises(JournalError, match="venue 'BINANCE_FUTURES'"):
-            bring([file], tmp_path / "journal", venue="BINANCE_SPOT")
+            bring([spot], tmp_path / "journal")
         assert contents(tmp_path / "journal") == before
 
 
@@ -423,6 +426,6 @@ class TestReplay:
         assert_frame_equal(pl.concat(batches), trades(range(30)))
         with pytest.raises(InputError, match="cannot be replayed together"):
             raven.replay(tmp_path / "one", tmp_path / "two.parquet")
-        bring([tmp_path / "one.parquet"], tmp_path / "futures", venue="BINANCE_FUTURES")
+        bring([write(tmp_path / "f.parquet", trades([1]), "BINANCE_FUTURES")], tmp_path / "futures")
         with pytest.raises(InputError, match="not of one stream"):
             raven.replay(tmp_path / "one", tmp_path / "futures")

@@ -1,4 +1,4 @@
-"""The files that a user names, also by pattern."""
+"""Paths as people write them: `~` for their home, and patterns that a shell would have expanded."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ from raven.errors import InputError
 
 
 def expand(paths: Iterable[str | Path]) -> list[Path]:
-    """The paths, those with `*`, `?` or `[…]` replaced by what matches, sorted; `~` is the home folder.
+    """Each path in turn; one with `*`, `?` or `[…]` that is no file's name becomes the files that match it, by name.
 
-    Raises InputError when nothing matches. A name that exists is itself, whatever letters it has.
+    Raises InputError when nothing matches.
     """
-    found: list[Path] = []
-    for path in paths:
-        named = Path(path).expanduser()
-        if named.exists() or not glob.has_magic(str(named)):
-            found.append(named)
-            continue
-        matching = sorted(glob.glob(str(named), recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
-        if not matching:
-            raise InputError(f"no file matches {path}", hint="is the folder right?")
-        found += map(Path, matching)
+    return [path for given in paths for path in _expand(Path(given).expanduser())]
+
+
+def _expand(path: Path) -> list[Path]:
+    if not glob.has_magic(str(path)) or path.exists():
+        return [path]
+    found = sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207 - a Path globs only below itself
+    if not found:
+        raise InputError(f"no file matches {path}")
     return found

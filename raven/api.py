@@ -6,6 +6,7 @@ Every name here is also `raven.<name>`. Times are UTC; `start` and `end` take da
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 from datetime import datetime, timedelta
@@ -29,7 +30,9 @@ from raven.settings import load
 from raven.sinks.delta import scan as delta
 from raven.sinks.stores import delta_root, stores_in_force
 from raven.sources.binance import BINANCE_SPOT
-from raven.sources.recordings import iter_trades, read_trades
+from raven.sources.recordings import RecordingWarning, iter_trades, read_trades
+from raven.sources.recordings.paths import expand
+from raven.sources.replay import Choice, open_recording
 from raven.tabular import OnBad, Trades
 
 __all__ = [
@@ -144,33 +147,46 @@ def dollar_bars(
 
 
 def replay(
-    path: str | Path,
-    *,
+    *paths: str | Path,
     symbols: str | Sequence[str] | None = None,
     start: datetime | str | None = None,
     end: datetime | str | None = None,
+    venue: str | None = None,
+    on_bad: OnBad = "raise",
 ) -> Iterator[pl.DataFrame]:
-    """The batches of the journal folder `path`, as they were cut, each with the rows that are asked for.
+    """The batches of recordings, each with the rows that are asked for; batches without such a row are left out.
 
-    Trades are bounded by ts_event, bars by open_time. Batches without such a row are left out. Raises InputError
-    when `path` is no journal.
+    `paths`: what `raven replay` takes, several and patterns such as `"data/*.zip"`, too. Journal folders, of bars as
+    well, come one after the other as they are given, their batches as they were cut. Files of trades come as one
+    stream in the order of ids, whatever the order of files and rows, cut as a source would; they are read and put in
+    order by this call. `venue` is for files that do not tell theirs. `on_bad`: at bad rows, and at two trades with one
+    id, `raise`, or `skip` them; what was left out, repeats too, is told by a RecordingWarning.
+
+    Trades are bounded by ts_event, bars by open_time. Raises InputError or JournalError when a path is no recording,
+    when the paths do not belong together, or when there is nothing of the chosen symbols or time in the files.
     """
-    folder = Path(path)
-    if not JournalReader.is_journal(folder):
-        raise InputError(f"{folder} is no journal", hint="give a service's folder below `data`, or import files first")
-    since = None if start is None else utc(start)
-    until = None if end is None else utc(end)
-    for entry in JournalReader(folder).entries():
-        frame = to_frame(decode(entry.payload)[0])
-        time = pl.col("ts_event" if "ts_event" in frame.columns else "open_time")
-        if symbols is not None:
-            frame = frame.filter(pl.col("symbol").is_in([symbols] if isinstance(symbols, str) else list(symbols)))
-        if since is not None:
-            frame = frame.filter(time >= since)
-        if until is not None:
-            frame = frame.filter(time < until)
-        if frame.height:
-            yield frame
+    if not paths:
+        raise InputError("no recording was named to replay")
+    found = expand(paths)
+    wanted = frozenset([symbols] if isinstance(symbols, str) else symbols or ())
+    bounds = [None if time is None else int(utc(time).timestamp() * 1e6) for time in (start, end)]
+    choice = Choice(wanted, *bounds)
+    if found and all(map(JournalReader.is_journal, found)):
+        return _journal_batches([JournalReader(path) for path in found], choice)
+    recording = open_recording(found, venue=_venue(venue), choice=choice, on_bad=on_bad)
+    for sentence in recording.left_out.sentences():
+        warnings.warn(f"{recording.name}: {sentence}", RecordingWarning, stacklevel=2)
+    return (to_frame(recorded.batch) for recorded in recording.batches(None, {}))
+
+
+def _journal_batches(journals: Sequence[JournalReader], choice: Choice) -> Iterator[pl.DataFrame]:
+    streams = {(journal.kind, journal.venue): str(journal.path) for journal in journals}
+    if len(streams) > 1:
+        listed = ", ".join(f"{path} holds {kind} of {venue or 'all'}" for (kind, venue), path in streams.items())
+        raise InputError(f"the journals are not of one stream: {listed}", hint="replay each on its own")
+    entries = (entry for journal in journals for entry in journal.entries())
+    frames = (choice.rows(to_frame(decode(entry.payload)[0])) for entry in entries)
+    return (frame for frame in frames if frame.height)
 
 
 def scan_trades(

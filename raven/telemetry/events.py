@@ -76,6 +76,7 @@ EVENTS: Final[Mapping[str, Event]] = {
     # a recording in the place of the exchange
     "replayed": Event("info", "A recording was replayed to its end."),
     "recording_hole": Event("error", "Batches of a recording were dropped by its journal while it was replayed."),
+    "left_out": Event("warning", "Rows of recorded files are not replayed: repeats, conflicts or bad ones."),
     # upstreams
     "upstream_connected": Event("info", "Following another service.", ends=("upstream_lost",)),
     "upstream_lost": Event(

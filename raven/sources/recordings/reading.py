@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
@@ -26,6 +26,9 @@ from raven.sources.recordings.replies import read_reply
 from raven.sources.recordings.tables import read_csv, read_own_csv
 
 OnBad: TypeAlias = Literal["raise", "skip"]
+
+ReportSkipped: TypeAlias = Callable[[Path, Counter[BadReason]], None]
+"""Hears of each file of which rows were skipped, and of how many for which reason."""
 
 _BY_ID: Final = frozenset({RecordingKind.ARCHIVE_CSV, RecordingKind.REST_JSON})
 _PLACES: Final = {
@@ -98,6 +101,30 @@ def iter_trades(
     return _iterate(_plan(paths, venue, symbol, event, on_bad), batch_rows)
 
 
+def iter_files(
+    *paths: str | Path,
+    venue: str | None = None,
+    symbol: str | None = None,
+    event: TradeEvent | None = None,
+    on_bad: OnBad = "raise",
+    report: ReportSkipped | None = None,
+) -> Iterator[tuple[Path, pl.DataFrame]]:
+    """The trades of `iter_trades` with the file each frame is of: file after file, rows in whatever order they are.
+
+    `report` hears of lines that were skipped, instead of a RecordingWarning.
+    """
+    plan = _plan(paths, venue, symbol, event, on_bad)
+    if report is not None:
+        plan.report = report
+    return _iterate_files(plan)
+
+
+def _warn(path: Path, skipped: Counter[BadReason]) -> None:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
+    message = f"{path.name}: {skipped.total()} {'row' if skipped.total() == 1 else 'rows'} skipped: {reasons}"
+    warnings.warn(message, RecordingWarning, stacklevel=2)
+
+
 @dataclass(slots=True)
 class _Plan:
     """What is read how; `seen` gathers the symbols of stretches that held nothing of the wanted one."""
@@ -107,6 +134,7 @@ class _Plan:
     symbol: str | None
     event: TradeEvent | None
     on_bad: OnBad
+    report: ReportSkipped = _warn
     seen: set[str] = field(default_factory=set)
 
 
@@ -142,7 +170,8 @@ def _one_of_each(what: str, told: dict[str, str | None], wanted: str | None) -> 
     if wanted is not None:
         for value, name in by_value.items():
             if value != wanted:
-                raise InputError(f"{name} is of {what} {value}, not {wanted}")
+                hint = "the two series have ids of their own" if what == "event" else ""
+                raise InputError(f"{name} is of {what} {value}, not {wanted}", hint=hint)
     if len(by_value) > 1:
         listed = ", ".join(f"{name} is of {value}" for value, name in by_value.items())
         raise InputError(f"the files do not belong to one {what}: {listed}", hint="read them one by one")
@@ -194,11 +223,7 @@ def _read(plan: _Plan, recording: Recording) -> Iterator[pl.DataFrame]:
                 plan.seen.update(named.get_column("symbol").unique())
         yield wanted
     if skipped:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
-        message = (
-            f"{recording.path.name}: {skipped.total()} {'row' if skipped.total() == 1 else 'rows'} skipped: {reasons}"
-        )
-        warnings.warn(message, RecordingWarning, stacklevel=2)
+        plan.report(recording.path, skipped)
 
 
 def _of_our_markets(trades: pl.DataFrame) -> tuple[pl.DataFrame, int]:
@@ -237,6 +262,16 @@ def _iterate(plan: _Plan, batch_rows: int) -> Iterator[pl.DataFrame]:
                 _require_order(trades, last_ids, recording)
             found = True
             yield from trades.iter_slices(batch_rows)
+    _require_found(plan, found=found)
+
+
+def _iterate_files(plan: _Plan) -> Iterator[tuple[Path, pl.DataFrame]]:
+    found = False
+    for recording in plan.recordings:
+        for trades in _read(plan, recording):
+            if trades.height:
+                found = True
+                yield recording.path, trades
     _require_found(plan, found=found)
 
 

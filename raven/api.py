@@ -14,25 +14,35 @@ from typing import Final, Literal
 
 import polars as pl
 
-from raven.bars.sized import MEASURES
 from raven.bars.time_bars import parse_every, with_empty
 from raven.batches.ipc import decode
 from raven.batches.schema import to_frame
-from raven.builders import DollarBars, TickBars, TickImbalanceBars, TimeBars, Trades, VolumeBars, build
+from raven.builders import (
+    DollarBars,
+    DroppedRowsWarning,
+    TickBars,
+    TickImbalanceBars,
+    TimeBars,
+    Trades,
+    VolumeBars,
+    build,
+)
 from raven.clock import utc
 from raven.control.plan import VENUES, resolve_venue, target_from, target_of
 from raven.errors import InputError, UpstreamError
 from raven.journal import JournalReader
 from raven.rpc.access import Access
 from raven.rpc.client import Client
+from raven.scans import NotStoredWarning, scan_bars, scan_trades, stored
 from raven.settings import load
-from raven.sinks.delta import scan as delta
-from raven.sinks.stores import delta_root, stores_in_force
 from raven.sources.binance import BINANCE_SPOT
-from raven.sources.recordings import iter_trades, read_trades
+from raven.sources.recordings import RecordingWarning, iter_trades, read_trades
 
 __all__ = [
     "DollarBars",
+    "DroppedRowsWarning",
+    "NotStoredWarning",
+    "RecordingWarning",
     "TickBars",
     "TickImbalanceBars",
     "TimeBars",
@@ -44,6 +54,7 @@ __all__ = [
     "replay",
     "scan_bars",
     "scan_trades",
+    "stored",
     "tick_bars",
     "tick_imbalance_bars",
     "time_bars",
@@ -52,8 +63,6 @@ __all__ = [
 
 Kind = Literal["trades", "time_bars", "tick_imbalance_bars"]
 _SERVICE_OF: Final = {"time_bars": "raven_timebar", "tick_imbalance_bars": "raven_tibs"}
-_CLOSED_BY_TRADES: Final = ("tib", *MEASURES)
-"""How the labels of the bars in the table `tick_imbalance_bars` begin."""
 
 
 def time_bars(
@@ -165,52 +174,6 @@ def replay(
             frame = frame.filter(time < until)
         if frame.height:
             yield frame
-
-
-def scan_trades(
-    venue: str | None = None,
-    symbol: str | None = None,
-    start: datetime | str | None = None,
-    end: datetime | str | None = None,
-) -> pl.LazyFrame:
-    """The stored trades, from the store that is configured, Delta Lake first; see `stores` in the settings.
-
-    Columns: venue, symbol, trade_id, ts_event, ts_recv, price, quantity, side (`buy`/`sell`), origin, in no particular
-    order. Raises StoreError when nothing has been stored yet, or the database cannot be asked.
-    """
-    settings, of_venue = load(), _venue(venue)
-    if "delta" in stores_in_force(settings, "trades"):
-        return delta.scan_trades(delta_root(settings), venue=of_venue, symbol=symbol, start=start, end=end)
-    from raven.sinks import influx  # noqa: PLC0415 - loading it takes time that others save
-
-    return influx.scan_trades(settings.influx, venue=of_venue, symbol=symbol, start=start, end=end)
-
-
-def scan_bars(
-    venue: str | None = None,
-    symbol: str | None = None,
-    spec: str | None = None,
-    start: datetime | str | None = None,
-    end: datetime | str | None = None,
-    *,
-    kind: Literal["time_bars", "tick_imbalance_bars"] | None = None,
-) -> pl.LazyFrame:
-    """The stored bars of one kind: as `kind` says, else the kind that `spec` is a label of, else time bars.
-
-    From the store that is configured, Delta Lake first. All bars that trades close are of the kind
-    `tick_imbalance_bars`. Raises StoreError when nothing has been stored yet, or the database cannot be asked.
-    """
-    by_trades = spec is not None and spec.partition("-")[0] in _CLOSED_BY_TRADES
-    chosen = kind or ("tick_imbalance_bars" if by_trades else "time_bars")
-    settings, of_venue = load(), _venue(venue)
-    if "delta" in stores_in_force(settings, "bars"):
-        root = delta_root(settings)
-        return delta.scan_bars(root, chosen, venue=of_venue, symbol=symbol, spec=spec, start=start, end=end)
-    from raven.sinks import timescale  # noqa: PLC0415 - likewise
-
-    return timescale.scan_bars(
-        settings.timescale, chosen, venue=of_venue, symbol=symbol, spec=spec, start=start, end=end
-    )
 
 
 def _venue(venue: str | None) -> str | None:

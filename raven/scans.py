@@ -39,17 +39,26 @@ def scan_trades(
     """The stored trades, from the store that is configured, Delta Lake first; see `stores` in the settings.
 
     They come by venue, symbol and trade_id, whatever the store. The order is made when the frame is collected, of the
-    rows that its filters leave, which have to fit in memory; `ordered=False` leaves it out: any order, quicker, and in
-    streams. A venue or symbol of which nothing is stored is a NotStoredWarning with the nearest names, where the store
-    tells it at once, and an empty frame. Raises StoreError when nothing has been stored yet, or the database cannot be
-    asked.
+    rows that its filters leave, which have to fit in memory: some six million a second. `ordered=False` leaves it out:
+    any order, quicker, and in streams. A venue or symbol of which nothing is stored is a NotStoredWarning with the
+    nearest names, where the store tells it at once, and an empty frame. Raises StoreError when nothing has been stored
+    yet, or the database cannot be asked.
 
     Columns: venue, symbol (String); trade_id (Int64); ts_event, ts_recv (Datetime[us, UTC]); price (Float64, quote per
-    base unit); quantity (Float64, base units); side (String, `buy` or `sell`, the aggressor's); origin (Int8, 0 live,
-    1 REST, 2 archive).
+    base unit); quantity (Float64, base units); side (String, `buy` or `sell`, the aggressor's); origin (Int8, 0 live, 1
+    REST, 2 archive).
 
     >>> trades = raven.scan_trades("spot", "BTCUSDT", start="2026-01-05", end="2026-01-06")
     >>> trades.select("trade_id", "ts_event", "price", "side").head(2).collect()
+    shape: (2, 4)
+    ┌───────────┬────────────────────────────────┬──────────┬──────┐
+    │ trade_id  ┆ ts_event                       ┆ price    ┆ side │
+    │ ---       ┆ ---                            ┆ ---      ┆ ---  │
+    │ i64       ┆ datetime[μs, UTC]              ┆ f64      ┆ str  │
+    ╞═══════════╪════════════════════════════════╪══════════╪══════╡
+    │ 379468801 ┆ 2026-01-05 00:00:00.021588 UTC ┆ 97216.19 ┆ sell │
+    │ 379468802 ┆ 2026-01-05 00:00:00.045790 UTC ┆ 97216.34 ┆ buy  │
+    └───────────┴────────────────────────────────┴──────────┴──────┘
     """
     settings, asked = load(), {"venue": _venue(venue), "symbol": symbol}
     if "delta" in stores_in_force(settings, "trades"):
@@ -82,12 +91,22 @@ def scan_bars(
     Columns: venue, symbol, spec (String); open_time, close_time (Datetime[us, UTC]); open, high, low, close (Float64,
     quote per base unit); volume (Float64, base units); quote_volume (Float64, quote units); vwap (Float64, quote per
     base unit); buy_volume (Float64, base units); buy_quote_volume (Float64, quote units); buy_ticks, sell_ticks,
-    total_ticks (Int64, trades); first_trade_id, last_trade_id (Int64); complete (Boolean); revision (Int64). Bars that
-    trades close also: theta (Float64, buys less sells); threshold (Float64, what they closed on); expected_size
-    (Float64, trades); expected_imbalance (Float64).
+    total_ticks (Int64, trades); first_trade_id, last_trade_id (Int64); complete (Boolean); revision (Int64, twice
+    total_ticks, and one more when complete). Bars that trades close also: theta (Float64, buys less sells); threshold
+    (Float64, what they closed on); expected_size (Float64, trades); expected_imbalance (Float64, buys less sells of a
+    trade).
 
     >>> bars = raven.scan_bars("spot", "BTCUSDT", "1m").collect()
     >>> bars.select("open_time", "close", "volume", "complete").head(2)
+    shape: (2, 4)
+    ┌─────────────────────────┬──────────┬─────────┬──────────┐
+    │ open_time               ┆ close    ┆ volume  ┆ complete │
+    │ ---                     ┆ ---      ┆ ---     ┆ ---      │
+    │ datetime[μs, UTC]       ┆ f64      ┆ f64     ┆ bool     │
+    ╞═════════════════════════╪══════════╪═════════╪══════════╡
+    │ 2026-01-05 00:00:00 UTC ┆ 97170.27 ┆ 0.34829 ┆ false    │
+    │ 2026-01-05 00:01:00 UTC ┆ 97075.65 ┆ 0.47983 ┆ true     │
+    └─────────────────────────┴──────────┴─────────┴──────────┘
     """
     by_trades = spec is not None and spec.partition("-")[0] in _CLOSED_BY_TRADES
     chosen: BarKind = kind or ("tick_imbalance_bars" if by_trades else "time_bars")
@@ -113,7 +132,17 @@ def stored() -> pl.DataFrame:
     Columns: venue, symbol (String); spec (String, null for trades); rows (Int64); first_time, last_time (Datetime[us,
     UTC], of trades their ts_event, of bars their open_time). By venue, symbol and spec, trades first.
 
-    >>> raven.stored()
+    >>> raven.stored().select("venue", "symbol", "spec", "rows", "last_time")
+    shape: (3, 5)
+    ┌──────────────┬─────────┬──────────┬──────┬────────────────────────────────┐
+    │ venue        ┆ symbol  ┆ spec     ┆ rows ┆ last_time                      │
+    │ ---          ┆ ---     ┆ ---      ┆ ---  ┆ ---                            │
+    │ str          ┆ str     ┆ str      ┆ i64  ┆ datetime[μs, UTC]              │
+    ╞══════════════╪═════════╪══════════╪══════╪════════════════════════════════╡
+    │ BINANCE_SPOT ┆ BTCUSDT ┆ null     ┆ 7200 ┆ 2026-01-05 00:59:58.249886 UTC │
+    │ BINANCE_SPOT ┆ BTCUSDT ┆ 1m       ┆ 59   ┆ 2026-01-05 00:58:00 UTC        │
+    │ BINANCE_SPOT ┆ BTCUSDT ┆ tick-500 ┆ 14   ┆ 2026-01-05 00:54:21.087712 UTC │
+    └──────────────┴─────────┴──────────┴──────┴────────────────────────────────┘
     """
     settings = load()
     found = [_contents(settings, layout) for layout in (TRADES, *BARS.values())]

@@ -42,8 +42,8 @@ def test_these_are_the_names_and_there_are_no_others() -> None:
         assert issubclass(getattr(raven, name), Warning)
     with pytest.raises(AttributeError, match="no attribute 'klines'"):
         _ = raven.klines  # type: ignore[attr-defined]
-    with pytest.raises(AttributeError, match="no attribute 'Access'"):
-        _ = raven.Access  # type: ignore[attr-defined] - a name that raven.api uses
+    with pytest.raises(AttributeError, match="no attribute 'JournalReader'"):
+        _ = raven.JournalReader  # type: ignore[attr-defined] - a name that raven.api uses
 
 
 def test_all_names_come_with_a_star_and_help_shows_each() -> None:

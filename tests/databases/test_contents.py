@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from adbc_driver_postgresql import dbapi
 from polars.testing import assert_frame_equal
 
 import raven
@@ -91,8 +92,7 @@ def test_bars_of_a_database_come_in_order_and_are_listed(url: str, tmp_path: Pat
         ]
         for store in (store_on(url, tmp_path, kind), DeltaBarStore(tmp_path / "delta", kind)):
             store.open()
-            for part in rows:
-                store.write(BarFlush([part]))
+            store.write(BarFlush(rows))
             store.close()
     scans = [
         raven.scan_bars,
@@ -121,3 +121,13 @@ def test_bars_of_a_database_come_in_order_and_are_listed(url: str, tmp_path: Pat
 def test_a_database_without_tables_holds_nothing(empty: str, use: Use) -> None:
     use(timescale__url=empty)
     assert raven.stored().equals(pl.DataFrame(schema=CONTENTS))
+
+
+def test_a_database_that_does_not_tell_soon_is_left_at_that(url: str, use: Use) -> None:
+    use(timescale__url=url)
+    with dbapi.connect(url) as other, other.cursor() as cursor, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cursor.execute("LOCK TABLE time_bars IN ACCESS EXCLUSIVE MODE")
+        rows = raven.scan_bars(symbol="NONE")
+        other.rollback()
+        assert rows.collect().is_empty()

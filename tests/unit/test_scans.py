@@ -51,22 +51,30 @@ def write_bars(root: Path, kind: BarKind, *frames: pl.DataFrame) -> None:
     store.close()
 
 
-@pytest.fixture
-def market(root: Path, store: DeltaTradeStore) -> pl.DataFrame:
-    """Trades of three symbols at two venues, flushed piece by piece in no order, and their bars; the trades given."""
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pl.DataFrame]:
+    """A data folder with trades of three symbols at two venues, flushed in no order, and bars; and those trades."""
+    data = tmp_path_factory.mktemp("market")
     parts = [(venue, symbol) for venue in (SPOT, FUTURES) for symbol in SYMBOLS]
     flushes = [(*part, piece) for part in parts for piece in range(3)]
     random.Random(5).shuffle(flushes)
     flushes.sort(key=lambda flush: flush[2])  # ids of a symbol only go up
-    for number, (venue, symbol, piece) in enumerate(flushes):
-        rows = trades(range(piece * 100, piece * 100 + 100), symbol)
-        store.write(TradeFlush([(venue, rows)], {"binance_spot": Cursor("j", number)}))
-    given = pl.concat(
-        [trades(range(300), symbol).with_columns(venue=pl.lit(venue)) for venue, symbol in parts], how="vertical"
-    )
-    write_bars(root, "time_bars", *(raven.time_bars(given, every).reverse() for every in ("10s", "5s")))
-    write_bars(root, "tick_imbalance_bars", raven.tick_bars(given, 7), raven.volume_bars(given, 9.0))
-    return given
+    store = DeltaTradeStore(data / "delta")
+    store.open()
+    for venue, symbol, piece in flushes:
+        store.write(TradeFlush([(venue, trades(range(piece * 100, piece * 100 + 100), symbol))]))
+    store.close()
+    given = pl.concat(trades(range(300), symbol).with_columns(venue=pl.lit(venue)) for venue, symbol in parts)
+    write_bars(data / "delta", "time_bars", *(raven.time_bars(given, every).reverse() for every in ("10s", "5s")))
+    write_bars(data / "delta", "tick_imbalance_bars", raven.tick_bars(given, 7), raven.volume_bars(given, 9.0))
+    return data, given
+
+
+@pytest.fixture
+def market(built: tuple[Path, pl.DataFrame], monkeypatch: pytest.MonkeyPatch) -> pl.DataFrame:
+    """The settings lead to what is `built`; its trades."""
+    monkeypatch.setenv("RAVEN__DATA", str(built[0]))
+    return built[1]
 
 
 def in_order(rows: pl.DataFrame, *columns: str) -> bool:
@@ -94,6 +102,18 @@ def test_rows_come_in_order_whatever_was_flushed_when() -> None:
     assert in_order(closed_by_trades, "venue", "symbol", "first_trade_id", "spec")
     assert in_order(raven.scan_bars(symbol="BTCUSDT", spec="tick-7").collect(), "venue", "first_trade_id")
     assert_frame_equal(raven.scan_bars(ordered=False).collect().sort("venue", "symbol", "open_time", "spec"), bars)
+
+
+def test_ids_make_the_order_where_times_do_not(root: Path, store: DeltaTradeStore) -> None:
+    rows = trades(range(60)).with_columns(pl.col("ts_event", "ts_recv").reverse())
+    store.write(TradeFlush([(SPOT, rows[:30]), (SPOT, rows[30:])]))
+    assert raven.scan_trades("spot", "BTCUSDT").collect()["trade_id"].to_list() == list(range(60))
+    at_once = trades(range(60), every_ms=0).with_columns(venue=pl.lit(SPOT))
+    bars = raven.tick_bars(at_once, 3)
+    assert bars["open_time"].n_unique() == 1
+    write_bars(root, "tick_imbalance_bars", bars.sample(fraction=1.0, shuffle=True, seed=3))
+    found = raven.scan_bars(spec="tick-3").collect()["first_trade_id"].to_list()
+    assert found == bars["first_trade_id"].to_list()
 
 
 @pytest.mark.usefixtures("market")

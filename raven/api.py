@@ -21,7 +21,6 @@ from raven.builders import (
     TickBars,
     TickImbalanceBars,
     TimeBars,
-    Trades,
     VolumeBars,
     build,
 )
@@ -31,6 +30,7 @@ from raven.journal import JournalReader
 from raven.listening import live
 from raven.scans import NotStoredWarning, scan_bars, scan_trades, stored
 from raven.sources.recordings import RecordingWarning, iter_trades, read_trades
+from raven.tabular import OnBad, Trades
 
 __all__ = [
     "DollarBars",
@@ -64,6 +64,7 @@ def time_bars(
     fill_empty: bool = False,
     venue: str = "",
     symbol: str = "",
+    on_bad: OnBad = "raise",
 ) -> pl.DataFrame:
     """Time bars of `trades`, one a row (columns of TIME_BAR_SCHEMA), by venue, symbol and time.
 
@@ -93,7 +94,7 @@ def time_bars(
     │ 2026-01-05 00:45:00 UTC ┆ 97237.57 ┆ 97520.54 ┆ 97213.42 ┆ 97450.95 ┆ 5.14936 ┆ false    │
     └─────────────────────────┴──────────┴──────────┴──────────┴──────────┴─────────┴──────────┘
     """
-    bars = build(TimeBars(every, venue=venue, symbol=symbol), trades, partial=partial)
+    bars = build(TimeBars(every, venue=venue, symbol=symbol, on_bad=on_bad), trades, partial=partial)
     return with_empty(bars, parse_every(every)) if fill_empty else bars
 
 
@@ -111,6 +112,7 @@ def tick_imbalance_bars(
     partial: bool = False,
     venue: str = "",
     symbol: str = "",
+    on_bad: OnBad = "raise",
 ) -> pl.DataFrame:
     """Tick imbalance bars of `trades`, one a row, by venue, symbol and time; `trades` and `partial` as in `time_bars`.
 
@@ -150,11 +152,14 @@ def tick_imbalance_bars(
         max_ticks=max_ticks,
         venue=venue,
         symbol=symbol,
+        on_bad=on_bad,
     )
     return build(builder, trades, partial=partial)
 
 
-def tick_bars(trades: Trades, ticks: int, *, partial: bool = False, venue: str = "", symbol: str = "") -> pl.DataFrame:
+def tick_bars(
+    trades: Trades, ticks: int, *, partial: bool = False, venue: str = "", symbol: str = "", on_bad: OnBad = "raise"
+) -> pl.DataFrame:
     """Bars of `ticks` trades each, one a row, by venue, symbol and time; `trades` and `partial` as in `time_bars`.
 
     A gap in trade ids ends a bar early, incomplete. Raises InputError when columns or parameters do not fit.
@@ -180,11 +185,11 @@ def tick_bars(trades: Trades, ticks: int, *, partial: bool = False, venue: str =
     │ 2026-01-05 00:16:40.481025 UTC ┆ 97449.18 ┆ 2.98454 ┆ 1000        ┆ 50.0   ┆ true     │
     └────────────────────────────────┴──────────┴─────────┴─────────────┴────────┴──────────┘
     """
-    return build(TickBars(ticks, venue=venue, symbol=symbol), trades, partial=partial)
+    return build(TickBars(ticks, venue=venue, symbol=symbol, on_bad=on_bad), trades, partial=partial)
 
 
 def volume_bars(
-    trades: Trades, volume: float, *, partial: bool = False, venue: str = "", symbol: str = ""
+    trades: Trades, volume: float, *, partial: bool = False, venue: str = "", symbol: str = "", on_bad: OnBad = "raise"
 ) -> pl.DataFrame:
     """Bars of `volume` base units or just above, one a row; arguments, order and errors as in `tick_bars`.
 
@@ -211,11 +216,11 @@ def volume_bars(
     │ 2026-01-05 00:30:44.355832 UTC ┆ 97253.28 ┆ 5.00551 ┆ 486444.34294  ┆ 1759        │
     └────────────────────────────────┴──────────┴─────────┴───────────────┴─────────────┘
     """
-    return build(VolumeBars(volume, venue=venue, symbol=symbol), trades, partial=partial)
+    return build(VolumeBars(volume, venue=venue, symbol=symbol, on_bad=on_bad), trades, partial=partial)
 
 
 def dollar_bars(
-    trades: Trades, dollars: float, *, partial: bool = False, venue: str = "", symbol: str = ""
+    trades: Trades, dollars: float, *, partial: bool = False, venue: str = "", symbol: str = "", on_bad: OnBad = "raise"
 ) -> pl.DataFrame:
     """Bars of `dollars` quote units or just above, one a row; arguments, order and errors as in `tick_bars`.
 
@@ -242,7 +247,7 @@ def dollar_bars(
     │ 2026-01-05 00:31:39.231939 UTC ┆ 97345.62 ┆ 5.14769 ┆ 500315.124228 ┆ 1826        │
     └────────────────────────────────┴──────────┴─────────┴───────────────┴─────────────┘
     """
-    return build(DollarBars(dollars, venue=venue, symbol=symbol), trades, partial=partial)
+    return build(DollarBars(dollars, venue=venue, symbol=symbol, on_bad=on_bad), trades, partial=partial)
 
 
 def replay(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import polars as pl
 from polars.io.plugins import register_io_source
@@ -154,7 +154,15 @@ def _csv(answer: Answer, columns: Sequence[str]) -> pl.DataFrame:
 
 
 def _any(client: Client, text: str) -> bool:
-    """Whether a query finds a point; asked in JSON, which tells of errors that CSV leaves out."""
+    """Whether a query finds a point."""
+    return bool(series(client, text))
+
+
+def series(client: Client, text: str) -> list[dict[str, Any]]:
+    """The series that a query gives; asked in JSON, which tells of errors that CSV leaves out.
+
+    Raises StoreError when the server does not answer, or not as an InfluxDB does.
+    """
     answer = _asked(client, text, accept="application/json")
     try:
         results = json.loads(answer.body)["results"]
@@ -165,7 +173,7 @@ def _any(client: Client, text: str) -> bool:
     for result in results:
         if "error" in result:
             raise StoreError(f"InfluxDB cannot be read: {result['error']}", hint="is influx.bucket the right one?")
-    return any(result.get("series") for result in results)
+    return [found for result in results for found in result.get("series", ())]
 
 
 def _asked(client: Client, text: str, *, accept: str) -> Answer:

@@ -136,6 +136,26 @@ def select(layout: Layout, columns: list[str], conditions: list[str], limit: int
     return f"SELECT {_columns(columns)} FROM {layout.name}{where}{limited}"
 
 
+def one_row(layout: Layout, columns: list[str]) -> str:
+    """Whether there is a row with these values, the statement's parameters, in `columns`."""
+    conditions = [f"{_quoted(name)} = ${number}" for number, name in enumerate(columns, 1)]
+    return select(layout, list(layout.group), conditions, 1)
+
+
+def distinct_groups(layout: Layout) -> str:
+    """The groups of the table's rows."""
+    return f"SELECT DISTINCT {_columns(list(layout.group))} FROM {layout.name}"
+
+
+def count_groups(layout: Layout) -> str:
+    """Of each group how many rows there are, and their first and last time."""
+    group, time = _columns(list(layout.group)), _quoted(layout.time)
+    return (
+        f"SELECT {group}, count(*) AS rows, min({time}) AS first_time, max({time}) AS last_time"
+        f" FROM {layout.name} GROUP BY {group}"
+    )
+
+
 def _columns(names: list[str]) -> str:
     return ", ".join(map(_quoted, names))
 

@@ -74,6 +74,22 @@ def read_trades(
 
     Raises InputError naming the file, and where it can the line, when a file is missing, empty, damaged or no
     recording of trades, when the symbol cannot be told, or when files do not fit together.
+
+    Columns: symbol (String); trade_id (Int64); ts_event, ts_recv (Datetime[us, UTC]); price (Float64, quote per base
+    unit); quantity (Float64, base units); side (Int8, the aggressor's: +1 buy, -1 sell); origin (Int8, 0 live, 1 REST,
+    2 archive).
+
+    >>> trades = raven.read_trades("BTCUSDT-trades-2026-01-05.zip")
+    >>> trades.select("symbol", "trade_id", "ts_event", "price", "quantity", "side").head(2)
+    shape: (2, 6)
+    ┌─────────┬───────────┬────────────────────────────────┬──────────┬──────────┬──────┐
+    │ symbol  ┆ trade_id  ┆ ts_event                       ┆ price    ┆ quantity ┆ side │
+    │ ---     ┆ ---       ┆ ---                            ┆ ---      ┆ ---      ┆ ---  │
+    │ str     ┆ i64       ┆ datetime[μs, UTC]              ┆ f64      ┆ f64      ┆ i8   │
+    ╞═════════╪═══════════╪════════════════════════════════╪══════════╪══════════╪══════╡
+    │ BTCUSDT ┆ 379468801 ┆ 2026-01-05 00:00:00.021588 UTC ┆ 97216.19 ┆ 0.00132  ┆ -1   │
+    │ BTCUSDT ┆ 379468802 ┆ 2026-01-05 00:00:00.045790 UTC ┆ 97216.34 ┆ 0.01353  ┆ 1    │
+    └─────────┴───────────┴────────────────────────────────┴──────────┴──────────┴──────┘
     """
     plan = _plan(paths, venue, symbol, event, on_bad)
     nothing = pl.DataFrame(schema=TRADE_DTYPES)
@@ -95,6 +111,13 @@ def iter_trades(
 
     Everything comes in the order of the files: an archive that is not sorted by id raises InputError in the middle
     (REST replies are read whole). What can be wrong with the arguments is raised by the call itself.
+
+    Columns: symbol (String); trade_id (Int64); ts_event, ts_recv (Datetime[us, UTC]); price (Float64, quote per base
+    unit); quantity (Float64, base units); side (Int8, the aggressor's: +1 buy, -1 sell); origin (Int8, 0 live, 1 REST,
+    2 archive).
+
+    >>> [frame.height for frame in raven.iter_trades("BTCUSDT-trades-2026-01-05.zip", batch_rows=3000)]
+    [3000, 3000, 1200]
     """
     if batch_rows < 1:
         raise InputError(f"batch_rows is {batch_rows}", hint="it must be 1 or more")

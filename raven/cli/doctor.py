@@ -32,7 +32,7 @@ def doctor(services: Sequence[str], *, json: bool) -> None:
         output.print_json({"works": works, "findings": [asdict(finding) for finding in findings]})
     else:
         for finding in findings:
-            output.console.print(line(finding), soft_wrap=True)
+            output.say(line(finding))
     raise typer.Exit(0 if works else 1)
 
 

@@ -12,9 +12,10 @@ from typing import Final
 
 import msgspec
 
-_CONTROL: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
+CONTROL: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
     ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t", 0x2028: "\\u2028", 0x2029: "\\u2029",
 }  # fmt: skip
+"""What would move a cursor, break a line or colour a terminal, and how it is shown instead."""
 
 
 def set_up_logging(level: str) -> None:
@@ -53,7 +54,7 @@ class TextFormatter(logging.Formatter):
         time = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
         fields = "".join(f" {name}={plain(value)}" for name, value in getattr(record, "raven_fields", {}).items())
         name = record.name.removeprefix("raven.")
-        text = f"{time} {record.levelname.lower():<7} {name}: {record.getMessage()}{fields}".translate(_CONTROL)
+        text = f"{time} {record.levelname.lower():<7} {name}: {record.getMessage()}{fields}".translate(CONTROL)
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
 

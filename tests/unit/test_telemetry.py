@@ -25,7 +25,7 @@ from pydantic import SecretStr
 from raven.batches.batch import Gap
 from raven.rpc.subscriptions import SubscriptionTable
 from raven.telemetry import Telemetry, catch_loop_problems, catch_problems
-from raven.telemetry.disk import seconds_until_full
+from raven.telemetry.disk import daily_growth_bytes, seconds_until_full
 from raven.telemetry.document import PAGE, written
 from raven.telemetry.events import EVENTS
 from raven.telemetry.logs import JsonFormatter, TextFormatter, message_of
@@ -369,11 +369,19 @@ def test_logging_is_set_up_for_machines_where_it_is_piped() -> None:
 
 
 def test_the_time_until_the_disk_is_full_follows_the_trend() -> None:
-    filling = [(10.0 * number, 1_000_000 - 1_000 * 10 * number) for number in range(10)]
-    assert seconds_until_full(filling) == pytest.approx(910_000 / 1_000)
-    spike = [*filling[:5], (50.0, 400_000), *filling[6:]]
-    assert 0.3 < seconds_until_full(spike) / 910 < 3, "a file that comes and goes raises no alarm"
+    filling = [(60.0 * number, 1_000_000 - 1_000 * number) for number in range(12)]
+    assert seconds_until_full(filling) == pytest.approx(989_000 / 1_000 * 60)
+    spike = [*filling[:5], (300.0, 900_000), *filling[6:]]
+    assert 0.3 < seconds_until_full(spike) / seconds_until_full(filling) < 3, "a file that comes and goes is no trend"
     assert seconds_until_full([(time, 5) for time, _ in filling]) == math.inf, "nothing grows"
     assert seconds_until_full([(time, int(time)) for time, _ in filling]) == math.inf, "room is being made"
-    assert seconds_until_full(filling[:3]) == math.inf, "20 s say nothing yet"
+    assert seconds_until_full(filling[:10]) == math.inf, "nine minutes say nothing yet"
     assert seconds_until_full([]) == math.inf
+
+
+def test_what_data_grow_by_in_a_day() -> None:
+    growing = [(60.0 * number, 5_000 + 1_000 * number) for number in range(12)]
+    assert daily_growth_bytes(growing) == 1_000 * 24 * 60
+    assert daily_growth_bytes(growing[:10]) is None, "nine minutes say nothing yet"
+    assert daily_growth_bytes([(time, 10**6 - size) for time, size in growing]) == 0, "they shrink"
+    assert daily_growth_bytes([]) is None

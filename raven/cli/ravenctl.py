@@ -26,6 +26,7 @@ from raven.control.plan import (
 )
 from raven.control.wanted import WantedFile
 from raven.errors import AccessError, InputError, TooLateError, UpstreamError
+from raven.programs import Program
 from raven.rpc.access import is_local
 from raven.rpc.client import Client
 from raven.rpc.pb import control_pb2
@@ -34,10 +35,22 @@ from raven.settings import StoreName, load
 STOP_S = 12.0
 FAILED = (control_pb2.SYMBOL_STATE_REFUSED, control_pb2.SYMBOL_STATE_NOT_WANTED)
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Start, stop and watch Raven's collections.")
+app = Program("Start, stop and watch Raven's collections.")
 app.callback()(output.options)
 
 ServiceOption = Annotated[str, typer.Option("--service", help=f"One of {', '.join(SERVICES)}. Default: all.")]
+
+
+def _named(service: str) -> str:
+    if not service:
+        raise typer.BadParameter(f"it is missing: name one of {', '.join(SERVICES)}", param_hint="'--service'")
+    return service
+
+
+OwnService = Annotated[
+    str,
+    typer.Option("--service", help=f"Required. One of {', '.join(SERVICES)}.", show_default=False, callback=_named),
+]
 SymbolOption = Annotated[
     list[str],
     typer.Option(
@@ -54,7 +67,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.command()
 def start(
     symbol: SymbolOption,
-    service: Annotated[str, typer.Option("--service", help=f"One of {', '.join(SERVICES)}.")],
+    service: OwnService = "",
     venue: VenueOption = "",
     host: HostOption = "",
     wait: Annotated[float, typer.Option(help="Seconds to wait for the first row.", min=0)] = 5.0,

@@ -109,9 +109,9 @@ def table(layout: Layout, rows: Sequence[Sequence[str]]) -> None:
     print_lines(table_lines(layout, rows, width()))
 
 
-def say(markup: str, style: str = "") -> None:
-    """A sentence on standard output, broken between words."""
-    print_lines(sentence(markup, width(), style))
+def say(markup: str, *, indent: int = 2) -> None:
+    """A sentence on standard output, broken between words, all lines but the first indented."""
+    print_lines(sentence(markup, width(), indent=indent))
 
 
 def count(number: float) -> str:

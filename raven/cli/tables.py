@@ -81,14 +81,14 @@ def cell_text(markup: str) -> Text:
     return Text.from_markup(markup.translate(CONTROL))
 
 
-def sentence(markup: str, width: int | None, style: str = "") -> list[Text]:
+def sentence(markup: str, width: int | None, style: str = "", *, indent: int = len(INDENT)) -> list[Text]:
     """A sentence in as many lines as it takes, all but the first indented."""
     text = cell_text(markup)
     text.style = style or text.style
     if width is None or text.cell_len <= width:
         return [text]
-    first, *rest = wrapped(text, width - len(INDENT))
-    return [first, *(Text(INDENT).append_text(line) for line in rest)]
+    first, *rest = wrapped(text, width - indent)
+    return [first, *(Text(" " * indent).append_text(line) for line in rest)]
 
 
 def fewer(lines: Sequence[Text], most: int, more: str) -> list[Text]:

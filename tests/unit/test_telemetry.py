@@ -306,8 +306,23 @@ def test_a_line_of_json_has_typed_fields() -> None:
 
 def test_a_line_of_text_cannot_be_broken_by_what_others_wrote() -> None:
     text = TextFormatter().format(record(symbol="EVIL\nUSDT\x1b[31m", rows=3))
-    assert text.endswith(" warning test: what\\nhappened % symbol=EVIL\\nUSDT\\x1b[31m rows=3")
+    assert text.endswith(" warning test: what\\nhappened % (symbol EVIL\\nUSDT\\x1b[31m; rows 3)")
     assert "\n" not in text
+
+
+def test_a_line_of_text_is_a_sentence() -> None:
+    gaps, none = {"BTCUSDT": Gap("BTCUSDT", 5, 9)}, []
+    text = TextFormatter().format(record(after_id=5, gaps=gaps, free_bytes=7.5, kept=True, names=["a", "b"], late=none))
+    assert text.endswith(
+        "(after id 5; gaps BTCUSDT symbol BTCUSDT, after id 5, before id 9, final yes; free bytes 7.5; kept yes; "
+        "names a, b; late none)"
+    )
+
+
+def test_a_line_of_text_does_not_repeat_what_its_message_says() -> None:
+    said = logging.LogRecord("raven.test", logging.INFO, "", 0, "%s", ("1,200 rows of BTCUSDT in data/a-1",), None)
+    said.raven_fields = {"rows": 1200, "symbol": "BTCUSDT", "path": Path("data/a-1"), "symbols": "BTC", "gaps": 20}
+    assert TextFormatter().format(said).endswith("1,200 rows of BTCUSDT in data/a-1 (symbols BTC; gaps 20)")
 
 
 def test_what_a_library_logs_is_an_event_too() -> None:

@@ -18,6 +18,9 @@ CONTROL: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 16
 }  # fmt: skip
 """What would move a cursor, break a line or colour a terminal, and how it is shown instead."""
 
+_WHOLE: Final = r"(?<![\w.:/-]){}(?![\w:/-]|\.\w)"
+"""Finds a word or number by itself, not as a part of an address or of another number."""
+
 
 def set_up_logging(level: str) -> None:
     """Log to standard error: text on a terminal, JSON when piped. Of other libraries, warnings and worse."""
@@ -63,7 +66,7 @@ def in_words(fields: Mapping[str, object], message: str) -> str:
     """What the fields add to a message, in brackets; empty when it says all of it."""
     told = ((name.replace("_", " "), words(plain(value))) for name, value in fields.items())
     said = message.replace(",", "")
-    new = [f"{name} {text}" for name, text in told if not re.search(rf"(?<!\w){re.escape(text)}(?!\w)", said)]
+    new = [f"{name} {text}" for name, text in told if not re.search(_WHOLE.format(re.escape(text)), said)]
     return f" ({'; '.join(new)})" if new else ""
 
 

@@ -28,7 +28,7 @@ from raven.telemetry import Telemetry, catch_loop_problems, catch_problems
 from raven.telemetry.disk import daily_growth_bytes, seconds_until_full
 from raven.telemetry.document import PAGE, written
 from raven.telemetry.events import EVENTS
-from raven.telemetry.logs import JsonFormatter, TextFormatter, message_of
+from raven.telemetry.logs import JsonFormatter, TextFormatter, in_words, message_of
 from raven.telemetry.metrics import METRICS, exported
 from raven.telemetry.repeats import MOST, Repeats
 
@@ -323,6 +323,8 @@ def test_a_line_of_text_does_not_repeat_what_its_message_says() -> None:
     said = logging.LogRecord("raven.test", logging.INFO, "", 0, "%s", ("1,200 rows of BTCUSDT in data/a-1",), None)
     said.raven_fields = {"rows": 1200, "symbol": "BTCUSDT", "path": Path("data/a-1"), "symbols": "BTC", "gaps": 20}
     assert TextFormatter().format(said).endswith("1,200 rows of BTCUSDT in data/a-1 (symbols BTC; gaps 20)")
+    assert in_words({"connection": 1, "port": 4}, "connected to 127.0.0.1:4") == " (connection 1; port 4)"
+    assert in_words({"late": 4}, "so many: 4.") == ""
 
 
 def test_what_a_library_logs_is_an_event_too() -> None:

@@ -12,7 +12,9 @@ from raven.cli.tables import Layout
 from raven.errors import InputError
 from raven.settings import nearest, origins
 
-SETTINGS: Final = Layout("Settings", ("key", "value", "from"), wraps=("value", "from"))
+SETTINGS: Final = Layout(
+    "Settings, each a default where nothing else is named", ("key", "value", "from"), wraps=("value",), below="from"
+)
 
 
 def config(
@@ -33,7 +35,7 @@ def config(
         [
             entry.key,
             escape(shown(entry.value)),
-            "[dim]default[/]" if entry.source == "default" else escape(entry.source),
+            "" if entry.source == "default" else escape(entry.source),
         ]
         for entry in found
     ]

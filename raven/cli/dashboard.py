@@ -26,7 +26,7 @@ LEAST_SYMBOLS: Final = 2
 MOST_BARS: Final = 6
 MOST_NAMED: Final = 3
 TITLE_LINES: Final = 2  # of each table: its title and the names of its columns
-PART_OF_PROBLEMS: Final = 4  # of a screen's lines at most one in so many tells of problems
+PART_OF_PROBLEMS: Final = 3  # of a screen's lines at most one in so many tells of problems
 MORE_BELOW: Final = "on a taller terminal, or by `ravenctl status`"
 COLOURS: Final = {"ok": "green", "idle": "green", "starting": "yellow", "stopped": "dim"}
 

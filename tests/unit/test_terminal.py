@@ -14,7 +14,18 @@ from raven.cli.figures import price, shared, short_specs
 from raven.cli.growth import growth_sentences
 from raven.cli.tables import Layout, fewer, sentence, table_lines
 from raven.rpc.pb import control_pb2
-from tests.unit.terminal_scenes import MARKET, SCENES, SIZES, TIB_SPEC, answers, dashboard_of, path_of, rendering
+from tests.unit.terminal_scenes import (
+    DISK_PROBLEM,
+    LOST,
+    MARKET,
+    SCENES,
+    SIZES,
+    TIB_SPEC,
+    answers,
+    dashboard_of,
+    path_of,
+    rendering,
+)
 
 KEPT = {
     "up": ["simulate", "Trades", "Time bars", "Tick imbalance bars", "Services"],
@@ -37,9 +48,12 @@ class TestRenderings:
         assert "…" not in text
         assert max(map(cell_len, text.splitlines())) <= width
         assert all(word in text for word in KEPT[scene])
+        whole = " ".join(text.split())
         if with_problem and scene != "list":
-            whole = " ".join(text.split())
-            assert "tick_persistence: the data folder data/tick_persistence-50091 cannot be written: No space" in whole
+            assert f"tick_persistence: {DISK_PROBLEM}" in whole, "what is wrong is told whole"
+        if with_problem and scene == "up":
+            assert f"raven_tibs {LOST}" in whole
+            assert "more lines" not in whole
         if scene == "up":
             assert text.count("\n") <= SIZES[width]
 

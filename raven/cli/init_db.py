@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from raven.cli import output
+from raven.cli.tables import Layout
 from raven.errors import SettingsError
 from raven.settings import load
 
@@ -36,4 +37,4 @@ def init_db(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
         ("compressed after 30 days", ", ".join(facts.compressed) or "none"),
         ("version of the tables", str(facts.version)),
     ]
-    output.table("The tables of bars are there", ["what", "is"], rows)
+    output.table(Layout("The tables of bars are there", ("what", "is"), wraps=("is",)), rows)

@@ -16,9 +16,10 @@ from raven.cli.replay import replay
 from raven.cli.simulate import SIMULATED_PORT, simulate
 from raven.cli.token import token
 from raven.control.plan import resolve
+from raven.programs import Program
 from raven.settings import MAX_PORT, load
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Raven: trades, bars, and both in your databases.")
+app = Program("Raven: trades, bars, and both in your databases.")
 app.callback()(output.options)
 app.command()(simulate)
 app.command()(config)

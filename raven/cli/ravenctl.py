@@ -11,10 +11,12 @@ from typing import Annotated, get_args
 
 import typer
 from rich.markup import escape
+from rich.text import Text
 
 from raven.cli import output
 from raven.cli.calls import call_at_once, call_in_order, targets
-from raven.cli.status import collections_table, status_tables
+from raven.cli.status import collection_lines, status_lines
+from raven.cli.watching import Answers, watch_status
 from raven.control.plan import (
     SERVICES,
     VENUES,
@@ -24,6 +26,7 @@ from raven.control.plan import (
 )
 from raven.control.wanted import WantedFile
 from raven.errors import AccessError, InputError, TooLateError, UpstreamError
+from raven.programs import Program
 from raven.rpc.access import is_local
 from raven.rpc.client import Client
 from raven.rpc.pb import control_pb2
@@ -32,10 +35,22 @@ from raven.settings import StoreName, load
 STOP_S = 12.0
 FAILED = (control_pb2.SYMBOL_STATE_REFUSED, control_pb2.SYMBOL_STATE_NOT_WANTED)
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Start, stop and watch Raven's collections.")
+app = Program("Start, stop and watch Raven's collections.")
 app.callback()(output.options)
 
 ServiceOption = Annotated[str, typer.Option("--service", help=f"One of {', '.join(SERVICES)}. Default: all.")]
+
+
+def _named(service: str) -> str:
+    if not service:
+        raise typer.BadParameter(f"it is missing: name one of {', '.join(SERVICES)}", param_hint="'--service'")
+    return service
+
+
+OwnService = Annotated[
+    str,
+    typer.Option("--service", help=f"Required. One of {', '.join(SERVICES)}.", show_default=False, callback=_named),
+]
 SymbolOption = Annotated[
     list[str],
     typer.Option(
@@ -52,7 +67,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.command()
 def start(
     symbol: SymbolOption,
-    service: Annotated[str, typer.Option("--service", help=f"One of {', '.join(SERVICES)}.")],
+    service: OwnService = "",
     venue: VenueOption = "",
     host: HostOption = "",
     wait: Annotated[float, typer.Option(help="Seconds to wait for the first row.", min=0)] = 5.0,
@@ -138,10 +153,10 @@ def list_(
     if json:
         output.print_json({name: _plain(answer) for name, answer in results.items()})
     else:
-        if not collections_table(results) and answered:
-            output.console.print(
-                "Nothing is being collected. Begin with: ravenctl start --service timebar --symbol BTCUSDT"
-            )
+        lines = collection_lines(results, output.width())
+        output.print_lines(lines)
+        if not lines and answered:
+            output.say("Nothing is being collected. Begin with: ravenctl start --service timebar --symbol BTCUSDT")
         elif not answered and not failed:
             output.console.print("No service is running. `raven up` starts them all.")
         _print_errors(results)
@@ -149,26 +164,52 @@ def list_(
 
 
 @app.command()
-def status(service: ServiceOption = "", host: HostOption = "", json: JsonOption = False) -> None:
+def status(
+    service: ServiceOption = "",
+    host: HostOption = "",
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it anew every two seconds until Ctrl-C.")] = False,
+    json: JsonOption = False,
+) -> None:
     """Show how the services are; exit code 1 when something wanted is unhealthy."""
     asked = targets(resolve(service) if service else "", host)
-    results = call_at_once(asked, lambda client: client.status(), host=host)
-    found = {name: answer for name, answer in results.items() if not isinstance(answer, UpstreamError)}
+
+    def ask() -> Answers:
+        return call_at_once(asked, lambda client: client.status(), host=host)
+
+    if watch and json:
+        raise InputError("--watch shows tables, not JSON", hint="give one of them; --json can be asked again and again")
+    results = watch_status(ask, lambda found, width: _status_lines(asked, found, width)) if watch else ask()
+    found = _answered(results)
     if json:
         output.print_json(
             {name: output.as_dict(found[name]) if name in found else {"error": str(results[name])} for name in results}
         )
     else:
-        status_tables(results)
-        if any(answer.simulated for answer in found.values()):
-            output.console.print("[yellow]SIMULATED exchange: not a real market[/]")
+        output.print_lines(_status_lines(asked, results, output.width()))
     refusals = {name: answer for name, answer in results.items() if isinstance(answer, AccessError | TooLateError)}
     _print_errors(refusals)
+    missed = _missed(asked, results)
+    for sentence in missed:
+        sys.stderr.write(f"{sentence}\n")
     unhealthy = [*refusals, *(name for name, answer in found.items() if not answer.healthy)]
-    missed = [name for name in results if name not in found and is_local(asked[name]) and _wanted_here(name)]
-    for name in missed:
-        sys.stderr.write(f"{name} is not running, but is wanted to collect {', '.join(_wanted_here(name))}\n")
     raise typer.Exit(1 if unhealthy or missed or ((service or host) and not found) else 0)
+
+
+def _answered(results: Answers) -> dict[str, control_pb2.StatusResponse]:
+    return {name: answer for name, answer in results.items() if isinstance(answer, control_pb2.StatusResponse)}
+
+
+def _status_lines(asked: Mapping[str, str], results: Answers, width: int | None) -> list[Text]:
+    return status_lines(results, width, {name: target.rpartition(":")[0] for name, target in asked.items()})
+
+
+def _missed(asked: Mapping[str, str], results: Answers) -> list[str]:
+    """What does not run here and should: a sentence each."""
+    return [
+        f"{name} is not running, but is wanted to collect {', '.join(wanted)}"
+        for name, answer in results.items()
+        if isinstance(answer, UpstreamError) and is_local(asked[name]) and (wanted := _wanted_here(name))
+    ]
 
 
 @app.command()

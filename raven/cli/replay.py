@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 from rich.console import Console
@@ -24,6 +24,8 @@ from raven.settings import MAX_PORT, METRICS_PORT_OFFSET, load
 if TYPE_CHECKING:
     from raven.sources.replay import Recording
     from raven.sources.replay.source import Report
+
+MOST_NAMED: Final = 5
 
 
 OnBadOption = Annotated[
@@ -79,7 +81,8 @@ def replay(
     folder = settings.data / f"{name}-{port or port_of(settings, name)}"
     if folder.resolve() in {one.resolve() for one in paths}:
         raise InputError(f"{folder} is where this replay is journaled", hint="choose another --data")
-    listed = ", ".join(recording.symbols[:5]) + (" …" if len(recording.symbols) > 5 else "")
+    more = len(recording.symbols) - MOST_NAMED
+    listed = ", ".join(recording.symbols[:MOST_NAMED]) + (f" and {output.count(more)} more" if more > 0 else "")
     output.console.print(
         f"Replaying {recording.name} as {name}: {listed}, {_shown(recording.first_us)} to {_shown(recording.last_us)}"
     )

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
+from raven import programs
 from raven.rpc.subscriptions import SubscriptionTable
 from raven.services import persistence, runtime
 from raven.services.runtime import Environment, HostOption, LogLevelOption, PortOption, Service
@@ -60,7 +61,7 @@ def command(
 
 def main() -> None:
     """Console entry point."""
-    typer.run(command)
+    programs.run(command)
 
 
 if __name__ == "__main__":

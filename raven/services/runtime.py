@@ -108,7 +108,7 @@ class Environment:
 class Service:
     """A built service: `runs` go on until it ends, then `closes` are awaited in order.
 
-    `facts` is what it knows of its symbols, for the metrics.
+    `facts` is what it knows of its symbols, for the metrics; `tables` are the folders it writes beside its own.
     """
 
     component: Component
@@ -116,6 +116,7 @@ class Service:
     runs: list[Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=list)
     closes: list[Callable[[], Coroutine[Any, Any, object]]] = field(default_factory=list)
     facts: SubscriptionTable | None = None
+    tables: Sequence[Path] = ()
 
 
 def main(
@@ -204,7 +205,11 @@ async def _run(service: Service, control: ControlService, environment: Environme
     parts = [run() for run in service.runs]
     if service.hub is not None:
         parts.append(keep_journal(service.hub.journal, telemetry))
-    parts += [watch_disk(environment.folder, telemetry), keep_wanted(environment.wanted), _restore(control)]
+    parts += [
+        watch_disk([environment.folder, *service.tables], telemetry),
+        keep_wanted(environment.wanted),
+        _restore(control),
+    ]
     parts.append(report_health(lambda: control.status().healthy, telemetry))
     runs: list[asyncio.Future[Any]] = [asyncio.ensure_future(part) for part in (*parts, stop.wait())]
     try:

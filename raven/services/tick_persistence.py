@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import typer
-
+from raven import programs
 from raven.control.plan import sources_of
 from raven.rpc.subscriptions import SubscriptionTable
 from raven.services import persistence, runtime
@@ -39,7 +38,7 @@ def command(host: HostOption = None, port: PortOption = None, log_level: LogLeve
 
 def main() -> None:
     """Console entry point."""
-    typer.run(command)
+    programs.run(command)
 
 
 if __name__ == "__main__":

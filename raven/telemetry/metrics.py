@@ -83,7 +83,12 @@ METRICS: Final[Mapping[str, Metric]] = {
     ),
     "disk_free_bytes": Metric("gauge", "Free bytes of the disk that holds the service's data."),
     "disk_left_s": Metric(
-        "gauge", "Time until that disk is full, should it go on filling as in the last minutes; +Inf: it does not fill."
+        "gauge", "Time until that disk is full, should all that writes to it go on as in the last hour; +Inf: it does "
+        "not fill, or was not yet seen for ten minutes.",
+    ),
+    "data_bytes": Metric("gauge", "Bytes that the service's data take here: its folder and the tables it writes."),
+    "data_daily_growth_bytes": Metric(
+        "gauge", "Bytes by which these grow in a day, as in the last hour; left out before ten minutes were seen."
     ),
     # the service
     "refused_calls": Metric("counter", "Calls refused to others, by why.", ("reason",)),

@@ -104,6 +104,10 @@ USES = {
     "no command": wrong(CTL, says="Usage: .*Commands", code=USAGE_ERROR),
     "unknown command": wrong(CTL, "stat", says="No such command 'stat'", code=USAGE_ERROR),
     "no symbol": wrong(CTL, "start", "--service", "ticks", says="Missing option '--symbol'", code=USAGE_ERROR),
+    "no service": wrong(
+        CTL, "start", "-s", "BTCUSDT", says="--service.: it is missing: name one of binance_spot, .*bar_persistence", code=USAGE_ERROR
+    ),
+    "two ways of status": wrong(CTL, "status", "--watch", "--json", says="ravenctl: --watch shows tables, not JSON"),
     "unknown service": wrong(
         CTL, "start", "--service", "timbar", "-s", "BTCUSDT", says=r"ravenctl: there is no service timbar \(did you mean timebar"
     ),

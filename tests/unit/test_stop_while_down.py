@@ -29,6 +29,7 @@ from raven.rpc.server import Server
 from raven.rpc.subscriptions import SubscriptionTable
 from raven.services import persistence
 from raven.services.runtime import Environment, Service
+from raven.settings import Settings
 from raven.sinks import sink as sinks
 from raven.sinks.sink import FlushLimits
 from raven.sinks.store import StoreUnavailableError
@@ -224,7 +225,8 @@ async def test_sinks_are_closed_at_once(tmp_path: Path) -> None:
         )
         for name in ("one", "two")
     ]  # fmt: skip
-    service = persistence.build(cast("Environment", SimpleNamespace(telemetry=telemetry)), made, facts)
+    environment = SimpleNamespace(telemetry=telemetry, settings=Settings())
+    service = persistence.build(cast("Environment", environment), made, facts)
     async with asyncio.timeout(5):
         for close in service.closes:
             await close()
@@ -293,7 +295,8 @@ async def two_venues(folder: Path, **targets: str) -> AsyncIterator[tuple[Contro
             telemetry=telemetry,
         )  # fmt: skip
 
-    service = persistence.build(cast("Environment", SimpleNamespace(telemetry=telemetry, follow=follow)), [sink], facts)
+    environment = SimpleNamespace(telemetry=telemetry, follow=follow, settings=Settings())
+    service = persistence.build(cast("Environment", environment), [sink], facts)
     control = ControlService("sink", service.component, wanted, telemetry, hub=None, simulated=False)
     runs = [asyncio.ensure_future(run()) for run in service.runs]
     runs.append(asyncio.ensure_future(control.restore()))

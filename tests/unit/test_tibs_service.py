@@ -13,7 +13,7 @@ from raven.aggregators.aggregator import Aggregator
 from raven.batches.batch import BatchMeta
 from raven.batches.ipc import decode
 from raven.batches.schema import TIB_SCHEMA, TRADE_SCHEMA, stream_schema, to_frame, to_record_batch
-from raven.cli.dashboard import theta_or_buys
+from raven.cli.figures import theta_or_buys
 from raven.errors import InputError
 from raven.journal import Journal
 from raven.rpc.hub import Hub

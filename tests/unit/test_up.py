@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import socket
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from raven.batches.instrument import Instrument
 from raven.cli import output
@@ -137,25 +135,28 @@ class TestScreen:
         watch = Watch({})
         watch.collections = lambda: entries  # type: ignore[method-assign]
         children = [Child(name, [], ChildLog(Path("none"))) for name in SERVICES]
-        console = Console(file=io.StringIO(), width=180, height=height)
-        console.print(Dashboard(watch, children, [Instrument(SPOT, "LATERUSDT")], "Raven").view(height))
-        assert isinstance(console.file, io.StringIO)
-        return console.file.getvalue()
+        lines = Dashboard(watch, children, [Instrument(SPOT, "LATERUSDT")], "Raven").view(180, height)
+        return "\n".join(line.plain for line in lines)
 
     def entry(self, number: int, venue: str = SPOT) -> control_pb2.Subscription:
-        return control_pb2.Subscription(venue=venue, symbol=f"S{number}USDT", state=STREAMING, rows=number, gaps=1)
+        return control_pb2.Subscription(
+            venue=venue, symbol=f"S{number}USDT", state=STREAMING, rows=number, gaps=1, missing_ids=12
+        )
 
     def test_a_thousand_symbols_are_a_few_and_a_summary(self) -> None:
         text = self.screen([self.entry(number) for number in range(1000)])
-        shown = [line for line in text.splitlines() if "USDT" in line]
+        shown = [line for line in text.splitlines() if "USDT" in line and "streaming" in line]
         assert len(shown) <= 12
         assert f"{1001 - len(shown)} more" in text
         assert text.count("\n") <= 60
+        assert "S0USDT of BINANCE_SPOT: 1 gap, 12 trades missing" in text
+        assert "997 symbols more with problems: 11,964 trades missing" in text
 
-    @pytest.mark.parametrize("height", [24, 40, 80])
+    @pytest.mark.parametrize("height", [10, 24, 40, 80])
     def test_it_fits_the_terminal(self, height: int) -> None:
-        text = self.screen([self.entry(number) for number in range(50)], height)
-        assert text.count("\n") <= max(height, 32)
+        lines = self.screen([self.entry(number) for number in range(50)], height).splitlines()
+        assert len(lines) <= height
+        assert ("on a taller terminal" in lines[-1]) == (height == 10)
 
     def test_the_venue_is_shown_where_there_are_two(self) -> None:
         assert "venue" not in self.screen([self.entry(1)])

@@ -125,19 +125,15 @@ class Store(Protocol):
         Raises StoreUnavailableError when it should be tried again.
         """
 
-    def close(self) -> None:
-        """Let go of the table. Closing twice does no harm."""
-
-
-class Database(Store, Protocol):
-    """A store that can refuse a single row for what it holds."""
-
     def resend(self, rows: pl.DataFrame) -> Sequence[Refusal]:
         """Write rows that were dead letters, in the columns of their table; those still refused are returned.
 
-        It heeds no last id, moves no position and needs no `open`: a service may hold the store meanwhile.
-        Raises StoreUnavailableError when it cannot be done now.
+        It heeds no last id, moves no position and needs no `open`. A database may be held by a service meanwhile.
+        Raises StoreError when it cannot be done now.
         """
+
+    def close(self) -> None:
+        """Let go of the table. Closing twice does no harm."""
 
 
 class TradeStore(Store, Protocol):

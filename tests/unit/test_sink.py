@@ -19,6 +19,7 @@ from raven.batches.schema import TRADE_SCHEMA, to_record_batch
 from raven.rpc.subscriptions import SubscriptionTable
 from raven.sinks import sink as sinks
 from raven.sinks import worker as workers
+from raven.sinks.dead_letters import DeadLetters
 from raven.sinks.delta import DeltaTradeStore
 from raven.sinks.sink import FlushLimits
 from raven.sinks.store import StoreRefusedError, StoreUnavailableError, TradeFlush, WriteResult
@@ -88,7 +89,7 @@ async def sinking(
     store.failures = failures
     sink = TradeSink(
         store, FlushLimits(rows, age_s, 600), venues={UPSTREAM: "BINANCE_SPOT"}, facts=SubscriptionTable(),
-        telemetry=Telemetry("test"), joined=recorder.note_joined, left=recorder.note_left,
+        dead_letters=DeadLetters(folder / "dead"), telemetry=Telemetry("test"), joined=recorder.note_joined, left=recorder.note_left,
     )  # fmt: skip
     sink.acknowledge = recorder.acknowledge
     sink.want(UPSTREAM, spot("BTCUSDT"))
@@ -261,7 +262,7 @@ async def test_a_symbol_that_joins_goes_back_and_joins_with_the_next_flush(tmp_p
 def a_sink(store: FlakyStore, *, probe_s: float = 30.0) -> TradeSink:
     sink = TradeSink(
         store, FlushLimits(100, 0.05, probe_s=probe_s), venues={UPSTREAM: "BINANCE_SPOT"}, facts=SubscriptionTable(),
-        telemetry=Telemetry("test"), joined=lambda _, __: None,
+        dead_letters=DeadLetters(store._table.path.parent / "dead"), telemetry=Telemetry("test"), joined=lambda _, __: None,
     )  # fmt: skip
     sink.want(UPSTREAM, spot("BTCUSDT"))
     return sink

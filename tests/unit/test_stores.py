@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from raven.cli.exchange import simulated
 from raven.errors import SettingsError
 from raven.settings import InfluxSettings, Settings, TimescaleSettings, load
-from raven.sinks.stores import DATABASES, bar_store, database, limits, stores_in_force, trade_store, writer
+from raven.sinks.stores import DATABASES, bar_store, limits, store_of, stores_in_force, trade_store, writer
 
 INFLUX = InfluxSettings(url="http://127.0.0.1:1", token="t", org="o", bucket="b", flush_rows=7, flush_s=0.5)
 TIMESCALE = TimescaleSettings(url="postgresql://raven:secret@127.0.0.1:1/raven")
@@ -80,12 +80,14 @@ def test_stores_are_made_by_name(tmp_path: Path) -> None:
     assert trade_store("delta", settings, tmp_path).name == "delta"
     bars = bar_store("timescale", "tick_imbalance_bars", settings, tmp_path)
     assert (bars.name, bars.table, bars.kind) == ("timescale", "tick_imbalance_bars", "tick_imbalance_bars")
-    assert database("timescale", "time_bars", settings, tmp_path).table == "time_bars"
-    for name, table in (("delta", "trades"), ("timescale", "trades"), ("mysql", "trades")):
-        with pytest.raises(SettingsError, match=f"no database {name}"):
-            database(name, table, settings, tmp_path)
+    for name, table in (("timescale", "time_bars"), ("delta", "time_bars"), ("delta", "trades"), ("influx", "trades")):
+        found = store_of(name, table, settings, tmp_path)
+        assert (found.name, found.table) == (name, table)
+    for name, table in (("influx", "time_bars"), ("timescale", "trades"), ("mysql", "trades")):
+        with pytest.raises(SettingsError, match=f"no store {name}"):
+            store_of(name, table, settings, tmp_path)
     with pytest.raises(SettingsError, match=r"influx\.url is not set"):
-        database(DATABASES["trades"], "trades", Settings(), tmp_path)
+        store_of(DATABASES["trades"], "trades", Settings(), tmp_path)
 
 
 def test_who_writes_stays_the_same_over_restarts(tmp_path: Path) -> None:

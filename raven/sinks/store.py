@@ -17,6 +17,18 @@ from raven.batches.batch import Cursor
 from raven.batches.schema import TIB_SCHEMA, TIME_BAR_SCHEMA
 from raven.errors import StoreError
 
+
+class Report(Protocol):
+    """Told how far a call is that takes long: what it does, in words that stay the same, and numbers beside them."""
+
+    def __call__(self, doing: str, /, **numbers: int) -> None:
+        """May be called from any thread."""
+
+
+def unheard(doing: str, /, **numbers: int) -> None:
+    """Nobody listens."""
+
+
 Rows: TypeAlias = pl.DataFrame | pa.RecordBatch
 BarKind = Literal["time_bars", "tick_imbalance_bars"]
 
@@ -96,10 +108,14 @@ class WriteResult:
 
 
 class Store(Protocol):
-    """What stores of trades and of bars share. `name` is the backend's, `table` where the rows are."""
+    """What stores of trades and of bars share.
+
+    `name` is the backend's, `table` where the rows are. `report` is whoever wants to be told of calls that take long.
+    """
 
     name: str
     table: str
+    report: Report
 
     @property
     def cut(self) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from raven.sinks.delta.maintain import maintain
 from raven.sinks.delta.positions import decode_position, encode_positions, transaction_name
 from raven.sinks.delta.table import Table, Upkeep
 from raven.sinks.encode import BARS, TRADES, Layout, encode_bars, encode_trades, row_count
-from raven.sinks.store import BarFlush, BarKind, Refusal, TradeFlush, WriteResult
+from raven.sinks.store import BarFlush, BarKind, Refusal, Report, TradeFlush, WriteResult, unheard
 
 AHEAD: Final = "newer than the last trade of its symbol that is stored: send it again later"
 
@@ -26,6 +26,7 @@ class _DeltaStore:
 
     def __init__(self, root: Path, layout: Layout, upkeep: Upkeep) -> None:
         self.table = layout.name
+        self.report: Report = unheard
         self._layout = layout
         self._upkeep = upkeep
         self._table = Table(root, layout, retention_h=upkeep.retention_h)

@@ -14,7 +14,7 @@ from raven.settings import TimescaleSettings
 from raven.sinks.dead_letters import DeadLetters
 from raven.sinks.encode import BARS, encode_bars, row_count
 from raven.sinks.refusals import RefusalWatch
-from raven.sinks.store import BarFlush, BarKind, Refusal, WriteResult
+from raven.sinks.store import BarFlush, BarKind, Refusal, Report, WriteResult, unheard
 from raven.sinks.timescale import staging
 from raven.sinks.timescale.schema import check
 from raven.sinks.timescale.session import Session
@@ -42,6 +42,7 @@ class TimescaleBarStore:
     def __init__(self, settings: TimescaleSettings, kind: BarKind, *, writer: str, dead_letters: DeadLetters) -> None:
         self.kind: BarKind = kind
         self.table: str = kind
+        self.report: Report = unheard
         self._url = settings.url.get_secret_value()
         self._timeout_s = settings.timeout_s
         self._layout = BARS[kind]

@@ -146,6 +146,8 @@ class Sink(ABC, Generic[S]):
             self._telemetry.warning(
                 "torn_commit", f"{self.worker.label}: set aside {torn}, torn by a crash before it counted"
             )
+        if self._store.unreadable:
+            self._telemetry.warning("store_unreadable", f"{self.worker.label} is written: {self._store.unreadable}")
         stored = {upstream: self._store.position(upstream) for upstream in self.upstreams}
         return {upstream: cursor for upstream, cursor in stored.items() if cursor is not None}
 

@@ -111,11 +111,13 @@ class Store(Protocol):
     """What stores of trades and of bars share.
 
     `name` is the backend's, `table` where the rows are. `report` is whoever wants to be told of calls that take long.
+    `unreadable`: why what is written cannot be read back with these settings, as `open` found; empty: it can.
     """
 
     name: str
     table: str
     report: Report
+    unreadable: str
 
     @property
     def cut(self) -> tuple[str, ...]:

@@ -108,6 +108,9 @@ EVENTS: Final[Mapping[str, Event]] = {
     "rows_refused": Event(
         "error", "Rows were refused for what they hold, by a store or before it; they lie in the dead letters."
     ),
+    "store_unreadable": Event(
+        "warning", "The store takes rows, but what it holds cannot be read back with these settings.", repeats=True
+    ),
     "rows_searched": Event(
         "warning",
         "Which rows of a flush a store refuses is being looked for; it takes long, and what is settled is saved.",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from typer.testing import CliRunner
 
 from raven.cli.exchange import simulated
+from raven.cli.raven import app
 from raven.errors import SettingsError
 from raven.settings import InfluxSettings, Settings, TimescaleSettings, load
 from raven.sinks.stores import DATABASES, bar_store, limits, store_of, stores_in_force, trade_store, writer
@@ -107,3 +110,20 @@ def test_what_is_simulated_goes_into_no_database(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setenv(name, value)
     settings = load()
     assert (stores_in_force(settings, "trades"), stores_in_force(settings, "bars")) == (["delta"], ["delta"])
+
+
+@pytest.mark.parametrize("stores", ["[]", '["influx"]', '["influx", "delta"]'])
+def test_init_db_with_only_influxdb_has_nothing_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stores: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"URL": "http://127.0.0.1:1", "TOKEN": "t", "ORG": "o", "BUCKET": "b"}.items():
+        monkeypatch.setenv(f"RAVEN__INFLUX__{name}", value)
+    monkeypatch.setenv("RAVEN__STORES", stores)
+    done = CliRunner().invoke(app, ["init-db"])
+    assert (done.exit_code, done.output) == (
+        0,
+        "nothing to do: InfluxDB needs no tables, and timescale.url is not set\n",
+    )
+    done = CliRunner().invoke(app, ["init-db", "--json"])
+    assert (done.exit_code, json.loads(done.output)) == (0, {"database": None})

@@ -27,6 +27,7 @@ class _DeltaStore:
     def __init__(self, root: Path, layout: Layout, upkeep: Upkeep) -> None:
         self.table = layout.name
         self.report: Report = unheard
+        self.unreadable = ""
         self._layout = layout
         self._upkeep = upkeep
         self._table = Table(root, layout, retention_h=upkeep.retention_h)

@@ -54,7 +54,7 @@ class Delivery:
 def deliver(
     trades: pl.DataFrame, write: Write, *, request_rows: int, request_bytes: int, report: Report = unheard
 ) -> Iterator[Delivery]:
-    """Write all `trades` (columns of TRADES, none unwritable), `request_rows` at a time: what became of each part, in turn.
+    """Write all `trades` (columns of TRADES, none unwritable), `request_rows` at a time: what became of each part.
 
     What was acknowledged before an error may come again. Raises StoreUnavailableError, and StoreRefusedError also when
     the server refuses so many rows that the fault is not theirs. A search is told to `report`.
@@ -112,9 +112,10 @@ class _Part:
             if verdict.action is Action.ACCEPTED:
                 continue
             check(verdict)
-            if verdict.action is Action.TOO_OLD:
-                count = verdict.dropped
-                done.too_old += self._count_too_old(span) if count is None else min(count, len(span))
+            is_old = verdict.action is Action.TOO_OLD
+            too_old = verdict.dropped if verdict.dropped is not None or not is_old else self._find_too_old(span)
+            if is_old and too_old is not None:
+                done.too_old += min(too_old, len(span))
             elif len(span) == 1:
                 done.refused.append(Refusal(self._first + span.start, verdict.reason))
             else:
@@ -124,10 +125,11 @@ class _Part:
             _check_refused(max(len(done.refused), said), verdict.reason)  # the server's own count spares the search
         return done
 
-    def _count_too_old(self, span: range) -> int:
+    def _find_too_old(self, span: range) -> int | None:
         """How many of the rows in `span` are beyond the retention, where the server does not say.
 
-        It kept the others. Time alone decides, so the place where it begins to keep them is found by halves.
+        Time alone decides, so the place where it begins to keep them is found by halves. The others are written once
+        more, since who does not count may not have kept them. None: not even then, so it is not time alone.
         """
         rows = self._trades[span.start : span.stop].sort(POINT_NS)
         old, kept = 0, rows.height
@@ -141,7 +143,10 @@ class _Part:
                 if verdict.action is not Action.ACCEPTED:
                     check(verdict)
                 kept = middle
-        return old
+        if old == rows.height:
+            return old
+        verdict = self._send(encode_lines(rows[old:]).data, settled=span.start)
+        return old if verdict.action is Action.ACCEPTED else None
 
     def _send(self, lines: memoryview, *, settled: int) -> Verdict:
         done = self._done

@@ -18,6 +18,7 @@ from raven.sinks.encode import TRADES, encode_trades, row_count
 from raven.sinks.influx.client import Client
 from raven.sinks.influx.delivery import TOO_OLD, Delivery, check, deliver, oldest
 from raven.sinks.influx.lines import unwritable
+from raven.sinks.influx.place import why_unreadable
 from raven.sinks.influx.progress import Progress, Target, load, save
 from raven.sinks.influx.responses import Action, classify
 from raven.sinks.lock import hold
@@ -58,6 +59,7 @@ class InfluxTradeStore:
         self._watch = RefusalWatch("mend the bucket, or set influx.bucket to a fresh one; nothing goes on before")
         self._lock: FolderLock | None = None
         self.report: Report = unheard
+        self.unreadable = ""
         self._begun: _Begun | None = None
 
     def open(self) -> None:
@@ -75,6 +77,7 @@ class InfluxTradeStore:
             # an InfluxDB that wants points says so after it has looked at everything else
             if verdict.action is not Action.ACCEPTED and "requires points" not in verdict.reason:
                 raise StoreRefusedError(f"InfluxDB refuses a write of no points: {verdict.reason}")
+            self.unreadable = why_unreadable(self._client, self._settings.bucket)
         except StoreError:
             self.close()
             raise

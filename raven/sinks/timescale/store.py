@@ -24,6 +24,7 @@ from raven.sinks.timescale.sql import (
     ESTIMATED_ROWS,
     MOVE_POSITIONS,
     POSITIONS,
+    UNBOUND_DECOMPRESSION,
     conninfo,
     make_staging,
 )
@@ -43,6 +44,7 @@ class TimescaleBarStore:
         self.kind: BarKind = kind
         self.table: str = kind
         self.report: Report = unheard
+        self.unreadable = ""
         self._url = settings.url.get_secret_value()
         self._timeout_s = settings.timeout_s
         self._layout = BARS[kind]
@@ -120,6 +122,7 @@ class TimescaleBarStore:
         session = Session(self._url, timeout_s=self._timeout_s)
         try:
             check(session, self._layout)
+            session.run(UNBOUND_DECOMPRESSION)
             session.run(make_staging(self._layout))
             positions = session.run(POSITIONS, (self._writer, self.table)).to_pylist()
             estimated: int = session.run(ESTIMATED_ROWS, (self.table,)).column("rows")[0].as_py()

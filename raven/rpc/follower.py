@@ -19,7 +19,7 @@ from raven.batches.batch import Cursor
 from raven.batches.instrument import Instrument, by_venue
 from raven.batches.ipc import decode
 from raven.clock import Backoff, now_us
-from raven.errors import AccessError, UpstreamError
+from raven.errors import AccessError, InputError, UpstreamError
 from raven.rpc.access import Access
 from raven.rpc.client import Begin, Client, UnknownJournalError
 from raven.rpc.consumer import Consumer
@@ -238,7 +238,11 @@ class Follower:
                     self.lag_us = 0
                     self._telemetry.set("lag_us", 0, upstream=self.name)
                     continue
-                batch, meta = decode(payload)
+                try:
+                    batch, meta = decode(payload)
+                except InputError as error:
+                    await self.consumer.set_aside(self.name, cursor, payload, error.message)
+                    continue
                 self.lag_us = max(0, now_us() - meta.appended_us)
                 self._telemetry.set("lag_us", self.lag_us, upstream=self.name)
                 self._telemetry.add("bytes", len(payload), upstream=self.name)

@@ -83,6 +83,14 @@ EVENTS: Final[Mapping[str, Event]] = {
         "warning", "Another service cannot be reached or refuses; it is tried again, and nothing is lost.", repeats=True
     ),
     "journal_changed": Event("warning", "The upstream has a new journal; it is read from its beginning, by trade ids."),
+    "rows_unfit": Event(
+        "error", "Rows of an upstream's journal break a rule, and are left out of the bars.", repeats=True
+    ),
+    "batch_unfit": Event(
+        "error",
+        "A batch of an upstream's journal cannot be read or is of another kind. Sinks keep it in the dead letters.",
+        repeats=True,
+    ),
     "symbol_refused": Event("error", "An upstream refuses a symbol that is wanted here.", repeats=True),
     # bars
     "tib_parameters": Event("warning", "Parameters of tick imbalance bars under which bars of two trades may appear."),
@@ -98,7 +106,17 @@ EVENTS: Final[Mapping[str, Event]] = {
         repeats=True,
     ),
     "store_back": Event("info", "The store is being written again.", ends=("store_unavailable", "store_refused")),
-    "rows_refused": Event("error", "A store refused rows for what they hold; they lie in the dead letters."),
+    "rows_refused": Event(
+        "error", "Rows were refused for what they hold, by a store or before it; they lie in the dead letters."
+    ),
+    "store_unreadable": Event(
+        "warning", "The store takes rows, but what it holds cannot be read back with these settings.", repeats=True
+    ),
+    "rows_searched": Event(
+        "warning",
+        "Which rows of a flush a store refuses is being looked for; it takes long, and what is settled is saved.",
+        repeats=True,
+    ),
     "rows_too_old": Event("warning", "Rows are older than what a store keeps; it does not take them.", repeats=True),
     "not_flushed": Event("warning", "The store was down when the service ended; the journal keeps what is left."),
     "torn_commit": Event("warning", "A commit that a crash had torn was set aside; its rows are written again."),

@@ -54,6 +54,13 @@ METRICS: Final[Mapping[str, Metric]] = {
     "held_rows": Metric("gauge", "Rows of these symbols that go on once the missing ones came."),
     "unwanted_rows": Metric("counter", "Rows of symbols that came after they were stopped, and were left out."),
     "duplicate_rows": Metric("counter", "Rows dropped because their id was taken before; harmless."),
+    "refused_rows": Metric(
+        "counter", "Rows of an upstream's journal that break a rule, by which; sinks keep them in the dead letters, "
+        "aggregators leave them out.", ("upstream", "reason"),
+    ),
+    "refused_batches": Metric(
+        "counter", "Batches of an upstream's journal that cannot be read or are of another kind.", ("upstream",)
+    ),
     "late_rows": Metric("counter", "Trades older than their predecessor, counted into the bar of the predecessor."),
     "dead_frames": Metric("counter", "Messages that could not be decoded, kept in the dead-letter file.", ("reason",)),
     "ignored_frames": Metric("counter", "Well-formed messages of kinds that are not collected."),

@@ -101,7 +101,7 @@ def test_one_bad_row_in_ten_thousand_is_one_dead_letter(bucket: Bucket, front: F
         (refusal,) = another.resend(letter.rows)
         assert refusal.row == 0
         assert "field type conflict" in refusal.reason
-        bucket.query("DROP MEASUREMENT trades")
+        bucket.clear()
         assert another.resend(letter.rows) == []
         another.close()
     assert_held(bucket, trades.filter(pl.col("trade_id") == 7_777))
@@ -147,7 +147,7 @@ def test_a_quiet_market_does_not_turn_a_fault_of_the_bucket_into_dead_letters(
         with pytest.raises(StoreRefusedError, match=r"every row is refused: .*field type conflict.*mend the bucket"):
             fronted.write(flush(trades[MOST_IN_A_ROW : MOST_IN_A_ROW + 1], 99))
     assert fronted.position("up") == Cursor("j", MOST_IN_A_ROW - 1)
-    bucket.query("DROP MEASUREMENT trades")
+    bucket.clear()
     assert fronted.write(flush(trades[MOST_IN_A_ROW:], 99)).rows == 30 - MOST_IN_A_ROW
     for letters in DeadLetters(tmp_path / FOLDER).read():
         assert fronted.resend(letters.rows) == []
@@ -181,7 +181,7 @@ def test_so_many_refused_rows_are_a_fault_of_the_bucket(
     assert len(front.requests) == 2  # the server's own count spares the search
     assert not DeadLetters(tmp_path / FOLDER).read()
     assert fronted.position("up") is None
-    bucket.query("DROP MEASUREMENT trades")
+    bucket.clear()
     assert fronted.write(flush(trades)).rows == 5_000
     assert_held(bucket, trades)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import polars as pl
 import pytest
@@ -139,3 +140,28 @@ def test_an_answer_broken_off_is_gone_on_with(stored: Path, bucket: Bucket) -> N
             rows.collect()
     finally:
         front.close()
+
+
+def test_every_page_is_bounded_by_time_and_years_without_trades_cost_little(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scan, "PAGE_ROWS", 200)
+    year_us = 365 * 86_400_000_000
+    parts = [
+        some_trades("BTCUSDT", first, 500, start_us=1_500_000_000_000_000 + year * year_us)
+        for year, first in ((0, 0), (3, 1_000), (7, 2_000))
+    ]
+    store = make_store(settings_of(bucket), tmp_path)
+    store.open()
+    store.write(TradeFlush([(SPOT, part) for part in parts]))
+    store.close()
+    front = Front(bucket.url)
+    try:
+        found = scan_trades(settings_of(bucket, url=front.url)).collect()
+    finally:
+        front.close()
+    assert found["trade_id"].sort().to_list() == pl.concat(parts)["trade_id"].to_list()
+    asked = [dict(parse_qsl(urlsplit(one.path).query))["q"] for one in front.requests]
+    pages = [text for text in asked if not text.endswith("LIMIT 1")]
+    assert all("time >= " in text and "time < " in text for text in pages)
+    assert len(asked) < 100

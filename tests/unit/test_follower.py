@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -346,3 +347,16 @@ async def test_more_symbols_than_a_request_may_have_are_asked_for_in_several(
         results = (await control.start(control_pb2.StartRequest(symbols=names))).results
         assert [result.symbol for result in results] == names
         assert asked == [40, 40, 20]
+
+
+@pytest.mark.parametrize("damaged", [b"no Arrow at all", b""])
+async def test_a_batch_that_cannot_be_read_stops_nobody(tmp_path: Path, damaged: bytes) -> None:
+    async with chain(tmp_path) as (hub, control, bars, _):
+        await publish(hub, range(6))
+        hub._tail[2] = replace(hub._tail[2], payload=damaged)
+        await control.start(control_pb2.StartRequest(symbols=["BTCUSDT"]))
+        await until(lambda: [entry.last_trade_id for entry in control.list().subscriptions] == [59])
+    rows = pl.concat([to_frame(decode(entry.payload)[0]) for entry in bars.read()])
+    last = rows.sort("revision").unique("open_time", keep="last")
+    assert last["total_ticks"].sum() + 10 >= 50 > last["total_ticks"].sum() - 10
+    assert last.filter(pl.col("first_trade_id") < 30, pl.col("last_trade_id") > 19)["complete"].any() is False

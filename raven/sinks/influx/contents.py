@@ -11,8 +11,8 @@ from raven.settings import InfluxSettings
 from raven.sinks.contents import CONTENTS
 from raven.sinks.encode import TRADES
 from raven.sinks.influx.client import Client
+from raven.sinks.influx.place import Place, find, series
 from raven.sinks.influx.query import count, edge, tag_values
-from raven.sinks.influx.scan import series
 
 DAY_NS: Final = 86_400 * 10**9
 _COUNTED: Final = {
@@ -28,10 +28,11 @@ def groups(settings: InfluxSettings) -> pl.DataFrame:
     """
     client = Client(settings)
     try:
+        place, _ = find(client, settings.bucket)
         found = [
             (venue, symbol)
-            for venue in _tag_values(client, "venue", {})
-            for symbol in _tag_values(client, "symbol", {"venue": venue})
+            for venue in _tag_values(client, place, "venue", {})
+            for symbol in _tag_values(client, place, "symbol", {"venue": venue})
         ]
     finally:
         client.close()
@@ -45,7 +46,9 @@ def contents(settings: InfluxSettings) -> pl.DataFrame:
     """
     client = Client(settings)
     try:
-        days = pl.DataFrame([row for day in _days(client) for row in _counted(client, day)], _COUNTED, orient="row")
+        place, _ = find(client, settings.bucket)
+        rows = [row for day in _days(client, place) for row in _counted(client, place, day)]
+        days = pl.DataFrame(rows, _COUNTED, orient="row")
     finally:
         client.close()
     time = pl.col("first_time", "last_time")
@@ -57,19 +60,21 @@ def contents(settings: InfluxSettings) -> pl.DataFrame:
     )
 
 
-def _tag_values(client: Client, tag: str, equal: dict[str, str]) -> list[str]:
-    return [value for found in series(client, tag_values(tag, equal)) for _, value in found["values"]]
+def _tag_values(client: Client, place: Place, tag: str, equal: dict[str, str]) -> list[str]:
+    return [value for found in series(client, place, tag_values(tag, equal)) for _, value in found["values"]]
 
 
-def _days(client: Client) -> Iterator[range]:
+def _days(client: Client, place: Place) -> Iterator[range]:
     """The days, in nanoseconds, from the first trade to the last."""
-    first, last = ([found["values"][0][0] for found in series(client, edge(which))] for which in ("first", "last"))
+    first, last = (
+        [found["values"][0][0] for found in series(client, place, edge(which))] for which in ("first", "last")
+    )
     if first and last:
         for start in range(first[0] // DAY_NS * DAY_NS, last[0] + 1, DAY_NS):
             yield range(start, start + DAY_NS)
 
 
-def _counted(client: Client, day: range) -> Iterator[tuple[str, str, int, int, int]]:
-    for found in series(client, count(day.start, day.stop)):
+def _counted(client: Client, place: Place, day: range) -> Iterator[tuple[str, str, int, int, int]]:
+    for found in series(client, place, count(day.start, day.stop)):
         _, rows, first_us, last_us = found["values"][0]
         yield found["tags"]["venue"], found["tags"]["symbol"], rows, first_us, last_us

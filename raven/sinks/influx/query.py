@@ -38,15 +38,22 @@ def after_ns(end_us: int) -> int:
 
 
 def select(
-    columns: Sequence[str], equal: Mapping[str, str], *, first_ns: int | None, after_ns: int | None, rows: int
+    columns: Sequence[str],
+    equal: Mapping[str, str],
+    *,
+    first_ns: int | None,
+    after_ns: int | None,
+    rows: int,
+    newest: bool = False,
 ) -> str:
-    """The oldest `rows` points of trades with the tags in `equal`, `first_ns` <= time < `after_ns`."""
+    """The oldest `rows` points of trades with the tags in `equal`, `first_ns` <= time < `after_ns`; or the newest."""
     where = [f"{identifier(tag)} = {literal(value)}" for tag, value in equal.items()]
     where += [f"time >= {first_ns}"] if first_ns is not None else []
     where += [f"time < {after_ns}"] if after_ns is not None else []
     asked = ", ".join(map(identifier, columns))
     condition = f" WHERE {' AND '.join(where)}" if where else ""
-    return f"SELECT {asked} FROM {identifier(MEASUREMENT)}{condition} ORDER BY time LIMIT {rows}"  # noqa: S608 - escaped
+    order = f"ORDER BY time{' DESC' if newest else ''} LIMIT {rows}"
+    return f"SELECT {asked} FROM {identifier(MEASUREMENT)}{condition} {order}"  # noqa: S608 - escaped
 
 
 def tag_values(tag: str, equal: Mapping[str, str]) -> str:

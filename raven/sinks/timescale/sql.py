@@ -21,6 +21,13 @@ PIECE: Final = "SAVEPOINT piece"
 PIECE_DONE: Final = "RELEASE SAVEPOINT piece"
 PIECE_UNDONE: Final = "ROLLBACK TO SAVEPOINT piece"
 EMPTY_STAGING: Final = f"TRUNCATE {STAGING}"
+DECOMPRESSION: Final = "timescaledb.max_tuples_decompressed_per_dml_transaction"
+UNBOUND_DECOMPRESSION: Final = (
+    f"SELECT CASE WHEN current_setting('{DECOMPRESSION}', true) IS NOT NULL"
+    f" THEN set_config('{DECOMPRESSION}', '0', false) END"
+)
+"""In this session a write may decompress what it needs: bars that come again for compressed chunks, of many symbols at
+once, are beyond the server's usual limit of rows. A flush bounds it. Servers without the setting are left alone."""
 POSITIONS: Final = "SELECT upstream, journal_id, sequence FROM raven_positions WHERE writer = $1 AND table_name = $2"
 MOVE_POSITIONS: Final = (
     "INSERT INTO raven_positions (writer, table_name, upstream, journal_id, sequence) VALUES ($1, $2, $3, $4, $5)"

@@ -22,11 +22,11 @@ from raven.errors import ExchangeError
 from raven.sources.binance.frames import UNREADABLE
 from raven.sources.binance.protocol import VenueProtocol
 from raven.sources.binance.replies import decode_list, figures
-from raven.sources.binance.rest import BinanceRest
+from raven.sources.binance.rest import REQUESTS_AT_ONCE, BinanceRest
 from raven.sources.binance.rows import build_rows
 from raven.telemetry import Telemetry
 
-CONCURRENT_REQUESTS: Final = 8
+CONCURRENT_REQUESTS: Final = REQUESTS_AT_ONCE
 MOST_PAGES_AHEAD: Final = 64
 AGAIN_S: Final = 0.25
 
@@ -111,7 +111,10 @@ class Healer:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as group:
             self._group = group
-            await asyncio.Event().wait()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self._group = None  # what is published from now on, at the source's end, asks for nothing
 
     def ask(self, missing: Sequence[Missing]) -> None:
         """Fetch exactly these ids: requests for others end, as many as may be are begun."""

@@ -148,8 +148,13 @@ class BinanceSource:
         return self.feed.acknowledged
 
     def links(self) -> list[control_pb2.Link]:
-        """The connections to the exchange."""
-        return self.feed.links()
+        """The connections to the exchange; its REST only while it lets no request through."""
+        links = self.feed.links()
+        if refusal := self.rest.refusal:
+            links.append(
+                control_pb2.Link(name="rest", target=self.rest.url, connected=False, error=refusal, needed=True)
+            )
+        return links
 
     def problems(self) -> list[str]:
         """Streams the exchange refuses."""

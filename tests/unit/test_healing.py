@@ -11,7 +11,7 @@ from typing import Any, Final
 import polars as pl
 import pytest
 
-from raven.batches.hold import GivenUp
+from raven.batches.released import GivenUp
 from raven.sources.binance import protocol as protocols
 from raven.sources.binance.protocol import VenueProtocol
 from raven.sources.binance.source import BinanceSource

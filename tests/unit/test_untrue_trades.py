@@ -70,7 +70,7 @@ async def test_a_restart_knows_nothing_of_what_was_refused(tmp_path: Path) -> No
     async with serving(lambda socket: play(socket, [far(LARGEST), far(FIRST + 10**6)], count=30)) as url:
         async with collecting(tmp_path, url) as source:
             begin(source, "BTCUSDT")
-            await until(lambda: total(source, "dead_frames") == 2)
+            await until(lambda: total(source, "dead_frames") == 2 and source.last_id("BTCUSDT") == FIRST + 29)
         async with collecting(tmp_path, url) as source:
             assert source.last_id("BTCUSDT") == FIRST + 29
 
@@ -104,6 +104,23 @@ async def test_a_time_that_has_not_come_costs_itself_alone(tmp_path: Path, ahead
     assert dead(tmp_path) == [("time_ahead", bogus)]
 
 
+async def test_times_that_have_not_come_are_found_among_the_very_first_trades(tmp_path: Path) -> None:
+    """Nothing is known of the exchange's clock yet, and nobody can be asked."""
+
+    async def script(socket: ServerConnection) -> None:
+        for number in range(FIRST, FIRST + 10):
+            if number in (FIRST, FIRST + 4):
+                await socket.send(frame(number, time_us=now_us() + 300_000_000))
+            await socket.send(frame(number, time_us=now_us()))
+        await socket.wait_closed()
+
+    async with serving(script) as url, collecting(tmp_path, url, batch_max_age_ms=1_000) as source:
+        begin(source, "BTCUSDT")
+        await until(lambda: source.last_id("BTCUSDT") == FIRST + 9)
+    assert recorded(tmp_path)[0].get_column("trade_id").to_list() == list(range(FIRST, FIRST + 10))
+    assert dead(tmp_path) == [("time_ahead", FIRST), ("time_ahead", FIRST + 4)]
+
+
 async def test_a_clock_of_ours_that_is_wrong_costs_no_trade_once_the_exchange_has_told_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,7 +130,7 @@ async def test_a_clock_of_ours_that_is_wrong_costs_no_trade_once_the_exchange_ha
         await until(lambda: source.last_id("BTCUSDT") == FIRST + 49)
         assert total(source, "dead_frames") == 0
         source._clock.clock.told(0, now_us() - 10 * 3_600_000_000, 0)
-        late = source._clock.latest_us(None)
+        late = source._clock.latest_us(None, pl.Series(dtype=pl.Datetime("us", "UTC")))
         assert late < now_us() - 9 * 3_600_000_000
     assert recorded(tmp_path)[0].height == 50
 

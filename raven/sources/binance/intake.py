@@ -69,28 +69,10 @@ class Intake:
             self._tell(len(decoded.dead))
         return decoded.trades
 
-    def sift(self, trades: pl.DataFrame, latest_us: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Those of `trades` that may be taken, and wanted ones that are later than `latest_us` (Unix microseconds)."""
+    def wanted_only(self, trades: pl.DataFrame) -> pl.DataFrame:
+        """Those of `trades` whose symbols are wanted."""
         if not trades.height:
-            return trades, trades
-        trades = self._wanted_only(trades)
-        times = trades.get_column("ts_event")
-        newest = times.max()
-        if not isinstance(newest, datetime) or newest.timestamp() * 1e6 <= latest_us:
-            return trades, NO_TRADES
-        is_ahead = times.dt.epoch("us") > latest_us
-        ahead = trades.filter(is_ahead)
-        self.refuse(ahead, BadReason.TIME_AHEAD)
-        return trades.filter(~is_ahead), ahead
-
-    def refuse(self, trades: pl.DataFrame, reason: BadReason) -> None:
-        """Put trades that cannot be true to the dead letters."""
-        if trades.height:
-            self._telemetry.add("dead_frames", trades.height, reason=reason)
-            self._dead_letters.keep_trades(trades, reason)
-            self._tell(trades.height)
-
-    def _wanted_only(self, trades: pl.DataFrame) -> pl.DataFrame:
+            return trades
         symbols = trades.get_column("symbol")
         is_wanted = symbols.is_in(self._names)
         if is_wanted.all():
@@ -107,6 +89,24 @@ class Intake:
                 rows=strange,
             )
         return trades.filter(is_wanted)
+
+    def in_time(self, trades: pl.DataFrame, latest_us: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Those of `trades` that may be taken, and those that are later than `latest_us` (Unix microseconds)."""
+        times = trades.get_column("ts_event")
+        newest = times.max()
+        if not isinstance(newest, datetime) or newest.timestamp() * 1e6 <= latest_us:
+            return trades, NO_TRADES
+        is_ahead = times.dt.epoch("us") > latest_us
+        ahead = trades.filter(is_ahead)
+        self.refuse(ahead, BadReason.TIME_AHEAD)
+        return trades.filter(~is_ahead), ahead
+
+    def refuse(self, trades: pl.DataFrame, reason: BadReason) -> None:
+        """Put trades that cannot be true to the dead letters."""
+        if trades.height:
+            self._telemetry.add("dead_frames", trades.height, reason=reason)
+            self._dead_letters.keep_trades(trades, reason)
+            self._tell(trades.height)
 
     def _tell(self, frames: int) -> None:
         self._telemetry.warning(

@@ -227,7 +227,9 @@ class BinanceSource:
         if self._fetched:
             fetched, self._fetched = self._fetched, []
             trades = pl.concat([*fetched, trades])
-        trades, ahead = self._intake.sift(trades, self._clock.latest_us(self._watermark.at(now_us)))
+        trades = self._intake.wanted_only(trades)
+        latest_us = self._clock.latest_us(self._watermark.at(now_us), trades.get_column("ts_event"))
+        trades, ahead = self._intake.in_time(trades, latest_us)
         if ahead.height and self._clock.doubt():  # fetched again they would be the same
             for symbol, trade_id in (
                 ahead.filter(pl.col("origin") == ORIGIN_REST).select("symbol", "trade_id").iter_rows()

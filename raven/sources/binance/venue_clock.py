@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 from typing import Final
 
+import polars as pl
+
 from raven.clock import Backoff, monotonic_ns, now_us
 from raven.errors import ExchangeError
 from raven.sources.binance.symbols import SymbolList
@@ -19,6 +21,7 @@ day: a recording that is played."""
 
 MOST_OFFSET_MS: Final = 1_000.0
 DOUBT_EVERY_S: Final = 1.0
+LEAST_TIMES: Final = 3
 FRESH_US: Final = 5_000_000
 
 
@@ -69,8 +72,10 @@ class ClockWatch:
         self._doubted.set()
         return self.clock.is_fresh(monotonic_ns() // 1_000)
 
-    def latest_us(self, watermark_us: int | None) -> int:
-        """As VenueClock's, now."""
+    def latest_us(self, watermark_us: int | None, times: pl.Series) -> int:
+        """As VenueClock's, now. The middle one of the first `times` stands for the watermark that is not there yet."""
+        if watermark_us is None and len(times) >= LEAST_TIMES:
+            watermark_us = int(times.dt.epoch("us").median())  # type: ignore[arg-type]  # of numbers
         return self.clock.latest_us(now_us(), monotonic_ns() // 1_000, watermark_us)
 
     async def run(self) -> None:

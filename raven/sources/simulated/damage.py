@@ -30,6 +30,11 @@ class Damage:
         self._held: list[bytes] = []
 
     @property
+    def is_lie(self) -> bool:
+        """Whether it adds frames that cannot be: beside others it would lie about their lies."""
+        return self.fault.kind in _LIES
+
+    @property
     def is_over(self) -> bool:
         """Whether it leaves all further frames alone."""
         return self._left == 0

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 import polars as pl
 
-from raven.batches.gate import BadReason
+from raven.batches.gate import RULES, BadReason
 from raven.clock import now_us
 from raven.sources.binance.messages import Dead
 
@@ -27,13 +27,16 @@ class DeadLetters:
 
     def keep(self, dead: Sequence[Dead]) -> None:
         """Append these frames, each with its reason and the time."""
-        self._append({"reason": item.reason, "frame": item.frame.decode(errors="replace")} for item in dead)
+        self._append(
+            {"reason": item.reason, "what": str(item.refusal), "frame": item.frame.decode(errors="replace")}
+            for item in dead
+        )
 
     def keep_trades(self, trades: pl.DataFrame, reason: BadReason) -> None:
         """Append these trades (columns of TRADE_SCHEMA; times are Unix microseconds there)."""
         times = pl.col("ts_event", "ts_recv").dt.epoch("us")
         rows = trades.with_columns(times).iter_rows(named=True)
-        self._append({"reason": reason, "trade": row} for row in rows)
+        self._append({"reason": reason, "what": RULES[reason], "trade": row} for row in rows)
 
     def _append(self, entries: Iterable[dict[str, Any]]) -> None:
         if self.path.exists() and self.path.stat().st_size > MAX_BYTES:

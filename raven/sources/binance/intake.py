@@ -14,6 +14,7 @@ from raven.sources.binance.connection import Frame
 from raven.sources.binance.dead_letters import DeadLetters
 from raven.sources.binance.messages import ControlReply, decode_frames
 from raven.sources.binance.protocol import VenueProtocol
+from raven.sources.binance.venue_clock import UNKNOWN_US
 from raven.telemetry import Telemetry
 
 STOPPED: Final = "stopped"
@@ -55,7 +56,7 @@ class Intake:
         if not items:
             return NO_TRADES
         frames, stamps, connections = zip(*items, strict=True)
-        decoded = decode_frames(frames, stamps, event=self._event)
+        decoded = decode_frames(frames, stamps, event=self._event, latest_us=UNKNOWN_US)
         self._telemetry.add("frames", len(frames))
         self._telemetry.add("bytes", sum(map(len, frames)), upstream="exchange")
         if decoded.other:

@@ -13,6 +13,9 @@ from raven.errors import ExchangeError
 from raven.sources.binance.symbols import SymbolList
 from raven.telemetry import Telemetry
 
+UNKNOWN_US: Final = 4_102_444_800_000_000
+"""2100-01-01: the bound of what is read before it is judged by the exchange's clock, whatever ours says."""
+
 MOST_AHEAD_US: Final = 60_000_000
 """How far a trade may be ahead of it: clocks differ and answers take their time, but not minutes."""
 MOST_UNKNOWN_US: Final = 86_400_000_000

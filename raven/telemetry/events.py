@@ -72,7 +72,12 @@ EVENTS: Final[Mapping[str, Event]] = {
         "last one, and do not take them until the ids are beyond that.",
     ),
     "gap": Event("error", "Trades were not received: the ids between `after_id` and `before_id`."),
-    "dead_frames": Event("warning", "Messages could not be decoded; they are in the dead-letter file.", repeats=True),
+    "dead_frames": Event(
+        "warning",
+        "Messages could not be decoded, or trades cannot be true; they are in the dead-letter file.",
+        repeats=True,
+    ),
+    "unwanted": Event("warning", "The exchange sends trades of symbols that nobody asked for.", repeats=True),
     # a recording in the place of the exchange
     "replayed": Event("info", "A recording was replayed to its end."),
     "recording_hole": Event("error", "Batches of a recording were dropped by its journal while it was replayed."),

@@ -20,9 +20,9 @@ class _Waiting:
 
 
 class RestFaults:
-    """The faults that are due; `refuse` is how requests are refused for a while (status, seconds)."""
+    """The faults that are due; `refuse` is how requests are refused for a while (status, seconds, for ever)."""
 
-    def __init__(self, refuse: Callable[[int, float], None]) -> None:
+    def __init__(self, refuse: Callable[[int, float, bool], None]) -> None:
         self._refuse = refuse
         self._waiting: list[_Waiting] = []
         self._blocked_until_s = 0.0
@@ -43,7 +43,7 @@ class RestFaults:
         """Begin the refusals that are due."""
         for kind in ("429", "418"):
             for waiting in self._take(kind):
-                self._refuse(int(kind), waiting.fault.seconds)
+                self._refuse(int(kind), waiting.fault.seconds, waiting.fault.way == "forever")
 
     def fails(self) -> bool:
         """Whether this request fails."""

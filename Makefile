@@ -6,14 +6,17 @@ BIN := $(VENV)/bin
 .PHONY: run test check format proto tools servers clean
 
 $(VENV)/.run: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Raven needs Python 3.11 or newer")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Raven needs Python 3.11 or newer")'
+	@echo "== 1 of 2: the virtual environment $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "== 2 of 2: Raven and the libraries it needs, into $(VENV); about a minute"
+	@$(BIN)/pip install --disable-pip-version-check --editable .
+	@touch $@
 
 $(VENV)/.dev: pyproject.toml $(VENV)/.run
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	touch $@
+	@echo "== What the tests and checks need, into $(VENV); about a minute"
+	@$(BIN)/pip install --disable-pip-version-check --quiet --editable '.[dev]'
+	@touch $@
 
 run: $(VENV)/.run ## everything on this machine, in one terminal
 	$(BIN)/raven up

@@ -25,7 +25,7 @@ from raven.errors import InputError, UpstreamError
 from raven.journal import JournalReader
 from raven.rpc.access import Access
 from raven.rpc.client import Client
-from raven.settings import load
+from raven.settings import expanded, load
 from raven.sinks.delta import scan as delta
 from raven.sinks.stores import delta_root, stores_in_force
 from raven.sources.binance import BINANCE_SPOT
@@ -149,7 +149,7 @@ def replay(
     Trades are bounded by ts_event, bars by open_time. Batches without such a row are left out. Raises InputError
     when `path` is no journal.
     """
-    folder = Path(path)
+    folder = expanded(path)
     if not JournalReader.is_journal(folder):
         raise InputError(f"{folder} is no journal", hint="give a service's folder below `data`, or import files first")
     since = None if start is None else utc(start)

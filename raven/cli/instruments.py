@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from raven.batches.instrument import Instrument
+from raven.control.folders import WANTED, folder_of
 from raven.control.plan import VENUES, port_of, resolve_venue
 from raven.control.wanted import WantedFile
 from raven.errors import InputError
@@ -37,7 +38,7 @@ def parse_instruments(entries: Iterable[str], venue: str = "") -> list[Instrumen
 
 def remembered(settings: Settings, data: Path, services: Iterable[str]) -> list[Instrument]:
     """What the services collected when they last ran with the data folder `data`."""
-    files = (data / f"{name}-{port_of(settings, name)}" / "wanted.json" for name in services)
+    files = (folder_of(data, name, port_of(settings, name)) / WANTED for name in services)
     return list(dict.fromkeys(instrument for path in files for instrument in WantedFile(path).entries))
 
 

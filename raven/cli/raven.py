@@ -16,7 +16,7 @@ from raven.cli.replay import replay
 from raven.cli.simulate import SIMULATED_PORT, simulate
 from raven.cli.token import token
 from raven.control.plan import resolve, resolve_venue
-from raven.settings import MAX_PORT, load
+from raven.settings import MAX_PORT, expanded, load
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Raven: trades, bars, and both in your databases.")
 app.callback()(output.options)
@@ -89,8 +89,14 @@ def doctor(
 
 @app.command("import")
 def import_(
-    file: Annotated[list[Path], typer.Argument(help="Archive zips or CSVs, raw captures, Parquet.")],
-    into: Annotated[Path | None, typer.Option(help="Journal folder; default <data>/imported-<venue>.")] = None,
+    file: Annotated[
+        list[Path],
+        typer.Argument(parser=expanded, metavar="FILE...", help="Archive zips or CSVs, raw captures, Parquet."),
+    ],
+    into: Annotated[
+        Path | None,
+        typer.Option(parser=expanded, metavar="PATH", help="Journal folder; default <data>/imported-<venue>."),
+    ] = None,
     venue: Annotated[str | None, typer.Option(help="spot or futures; default: as the file tells.")] = None,
     symbol: Annotated[str | None, typer.Option(help="For files that name no symbol.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

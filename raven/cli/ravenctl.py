@@ -15,6 +15,7 @@ from rich.markup import escape
 from raven.cli import output
 from raven.cli.calls import call_at_once, call_in_order, targets
 from raven.cli.status import collections_table, status_tables
+from raven.control.folders import WANTED, folder_of
 from raven.control.plan import (
     SERVICES,
     VENUES,
@@ -202,7 +203,7 @@ def _split(symbols: Sequence[str]) -> list[str]:
 def _wanted_here(name: str) -> list[str]:
     """What a service that does not answer is remembered to collect, when its data is on this machine."""
     settings = load()
-    path = settings.data / f"{name}-{port_of(settings, name)}" / "wanted.json"
+    path = folder_of(settings.data, name, port_of(settings, name)) / WANTED
     return sorted({entry.symbol for entry in WantedFile(path).entries.values()})
 
 

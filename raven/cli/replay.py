@@ -16,9 +16,10 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn
 from raven.cli import output
 from raven.cli.simulate import parse_speed
 from raven.clock import utc
+from raven.control.folders import folder_of
 from raven.control.plan import VENUES, port_of, resolve_venue
 from raven.errors import InputError
-from raven.settings import MAX_PORT, METRICS_PORT_OFFSET, load
+from raven.settings import MAX_PORT, METRICS_PORT_OFFSET, expanded, load
 
 if TYPE_CHECKING:
     from raven.sources.replay import Recording
@@ -27,7 +28,12 @@ if TYPE_CHECKING:
 
 def replay(
     path: Annotated[
-        list[Path], typer.Argument(help="Journal folders, or archives, captures, Parquet: all that import takes.")
+        list[Path],
+        typer.Argument(
+            parser=expanded,
+            metavar="PATH...",
+            help="Journal folders, or archives, captures, Parquet: all that import takes.",
+        ),
     ],
     venue: Annotated[
         str, typer.Option(help=f"Of files that do not tell theirs: {', '.join(VENUES)}, or spot or futures.")
@@ -45,7 +51,10 @@ def replay(
         typer.Option(help="gRPC port; default: that of the venue's source.", min=1, max=MAX_PORT - METRICS_PORT_OFFSET),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Data folder; default `replay` below the one in the settings.")
+        Path | None,
+        typer.Option(
+            parser=expanded, metavar="PATH", help="Data folder; default `replay` below the one in the settings."
+        ),
     ] = None,
 ) -> None:
     """Stream recordings in the place of their venue's source, for aggregators and sinks with data folders apart.
@@ -61,7 +70,7 @@ def replay(
     with output.progress("reading", enabled=True):
         recording = open_recording(path, venue=resolve_venue(venue) if venue else None, choice=chosen, speed=pace)
     name = VENUES[recording.venue]
-    folder = settings.data / f"{name}-{port or port_of(settings, name)}"
+    folder = folder_of(settings.data, name, port or port_of(settings, name))
     if folder.resolve() in {one.resolve() for one in path}:
         raise InputError(f"{folder} is where this replay is journaled", hint="choose another --data")
     listed = ", ".join(recording.symbols[:5]) + (" …" if len(recording.symbols) > 5 else "")

@@ -14,6 +14,7 @@ from typing import Final
 
 from raven.cli import output
 from raven.cli.checks.finding import CONNECT_S, Finding, Level
+from raven.control.folders import folder_of
 from raven.control.plan import SERVICES, WILDCARDS, port_of
 from raven.errors import AccessError, UpstreamError
 from raven.journal.folder import segment_paths
@@ -58,7 +59,7 @@ def nearest_folder(folder: Path) -> Path:
 async def disk(settings: Settings, services: Sequence[str]) -> Sequence[Finding]:
     """Whether the journals of `services` find the room that they may take."""
     folder = settings.data.absolute()
-    journals = [folder / f"{name}-{port_of(settings, name)}" for name in services if has_journal(name)]
+    journals = [folder_of(folder, name, port_of(settings, name)) for name in services if has_journal(name)]
     free_bytes, used_bytes = await asyncio.to_thread(_room, folder, journals)
     return [judge_disk(free_bytes, used_bytes, len(journals), settings.journal.max_bytes)]
 

@@ -13,6 +13,7 @@ import polars as pl
 
 from raven.batches.schema import TRADE_DTYPES
 from raven.errors import InputError
+from raven.settings import expanded
 from raven.sources.binance import BINANCE_FUTURES, BINANCE_SPOT, TradeEvent
 from raven.sources.recordings.arrow import read_journal, read_parquet
 from raven.sources.recordings.captures import holds, read_capture_trades
@@ -103,7 +104,7 @@ def _plan(
     ):
         if value is not None and value not in known:
             raise InputError(f"{name} is {value!r}", hint=f"known are {', '.join(known)}")
-    recordings = [describe(Path(path)) for path in paths]
+    recordings = [describe(expanded(path)) for path in paths]
     _one_of_each("venue", {r.path.name: r.venue for r in recordings}, venue)
     series = _series(recordings, event)
     _one_of_each("event", {r.path.name: series if r.kind.is_capture else r.event for r in recordings}, event)

@@ -119,7 +119,19 @@ USES = {
     "service elsewhere down": wrong(
         CTL, "status", "--service", "tibs", "--host", "127.0.0.1:1", says="not running"
     ),
-    "host that is none": wrong(CTL, "list", "--host", "nonsense", says="no service answers at nonsense:"),
+    "host that is none": wrong(CTL, "list", "--host", "nonsense", says=r"^ravenctl: there is no host nonsense \(check --host.*\)$"),
+    "host that is none, of one service": wrong(
+        CTL, "start", "--service", "ticks", "-s", "BTCUSDT", "--host", "nonsense", says="ravenctl: there is no host nonsense"
+    ),
+    "host that is none, of the settings": wrong(
+        CTL, "status", "--service", "ticks", says="tick_persistence: there is no host nonsense", RAVEN__UPSTREAM__TICK_PERSISTENCE="nonsense",
+    ),
+    "no data folder": wrong(
+        SPOT, says=r"binance_spot: setting data: it is empty: name a folder .*\(in RAVEN__DATA\)", RAVEN__DATA=""
+    ),
+    "a home that is none": wrong(
+        SPOT, says=r"binance_spot: setting data: ~nobody-here/data is in no user's home", RAVEN__DATA="~nobody-here/data"
+    ),
     "address that is none": wrong(
         CTL, "list", "--service", "tibs", "--host", "a:b", says="ravenctl: a:b is not an address"
     ),

@@ -225,7 +225,7 @@ def tell_move(before: Path | None, folder: Path, telemetry: Telemetry) -> None:
     """Say that the folder was taken along from `before`, if it was."""
     if before is not None:
         telemetry.info(
-            "port_changed", f"the port was changed: what was recorded and wanted in {before} is in {folder} now"
+            "port_changed", f"the port was changed: the folder {before}, with all that it holds, is {folder} now"
         )
 
 

@@ -165,6 +165,28 @@ async def test_a_symbol_refused_after_the_upstream_came_back_is_shown(tmp_path: 
             await again.stop()
 
 
+async def test_an_upstream_that_may_be_starting_too_is_no_problem_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with chain(tmp_path) as (hub, control, _, server):
+        await server.stop()
+        await control.start(control_pb2.StartRequest(symbols=["BTCUSDT"]))
+        await until(lambda: "no service answers" in control.status().links[0].error)
+        assert control.status().healthy
+        again = Server("127.0.0.1", server.port, SlowUpstream(hub), hub, access=Access())
+        await again.start()
+        await until(lambda: control.status().links[0].connected)
+        await again.stop()
+        # it was there: now it is missed at once
+        await until(lambda: not control.status().healthy)
+        assert "binance_spot: no service answers" in control.status().problems[0]
+    monkeypatch.setattr(follower_module, "START_S", 0.0)
+    async with chain(tmp_path / "later") as (_, control, _, server):
+        await server.stop()
+        await control.start(control_pb2.StartRequest(symbols=["BTCUSDT"]))
+        assert not control.status().healthy, "it had its time"
+
+
 async def test_stop_all_keeps_what_a_consumer_wants_unless_forced_and_forget_ends_its_wishes(tmp_path: Path) -> None:
     async with chain(tmp_path) as (_, control, _, _):
         await control.start(control_pb2.StartRequest(symbols=["BTCUSDT"], requester="bar_persistence-1"))

@@ -96,7 +96,7 @@ async def ports(settings: Settings, access: Access, name: str) -> Sequence[Findi
     metrics = metrics_host(settings, host), port + METRICS_PORT_OFFSET
     metrics_problem = await asyncio.to_thread(bind_problem, *metrics)
     if grpc_problem == errno.EADDRINUSE:
-        holder = await _holder(address("127.0.0.1" if host in WILDCARDS else host, port), access)
+        holder = await who_listens(address("127.0.0.1" if host in WILDCARDS else host, port), access)
         return [judge_holder(name, address(host, port), holder)]
     for (bound, number), problem in (((host, port), grpc_problem), (metrics, metrics_problem)):
         if problem:
@@ -144,7 +144,8 @@ def bind_problem(host: str, port: int) -> int:
     return 0
 
 
-async def _holder(target: str, access: Access) -> str | AccessError:
+async def who_listens(target: str, access: Access) -> str | AccessError:
+    """The Raven service at `target`; empty: none, or none that says so; or how it refuses us."""
     try:
         async with Client(target, access) as client:
             return (await client.status(timeout_s=CONNECT_S)).service

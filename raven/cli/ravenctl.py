@@ -238,7 +238,7 @@ def _wanted_here(name: str) -> list[str]:
     """What a service that does not answer is remembered to collect, when its data is on this machine."""
     settings = load()
     path = folder_of(settings.data, name, port_of(settings, name)) / WANTED
-    return sorted({entry.symbol for entry in WantedFile(path).entries.values()})
+    return sorted({str(instrument) for instrument in WantedFile(path).entries})
 
 
 def _report(

@@ -229,7 +229,9 @@ class ControlService:
                 if link.needed and not link.connected and link.name not in starting
             ]
             problems += [
-                f"{entry.symbol} is refused: {entry.message}" for entry in subscriptions if entry.state == REFUSED
+                f"{entry.symbol} of {entry.venue} is refused: {entry.message}"
+                for entry in subscriptions
+                if entry.state == REFUSED
             ]
             problems += [*self._component.problems(), *filter(None, [self._wanted.problem])]
         return control_pb2.StatusResponse(

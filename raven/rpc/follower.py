@@ -274,7 +274,7 @@ class Follower:
             if result.state in GRANTED:
                 self._wishes.grant(instrument, from_message(result.session_start))
             elif self._wishes.refuse(instrument, result.message) and not is_new:
-                self._telemetry.error("symbol_refused", f"{self.name} refuses {result.symbol}: {result.message}")
+                self._telemetry.error("symbol_refused", f"{self.name} refuses {instrument}: {result.message}")
         return results
 
     async def _release(self) -> None:

@@ -148,7 +148,9 @@ def test_a_killed_service_starts_again_and_none_survives_a_killed_supervisor(tmp
         alone = says(run, "What was collected before is stopped: BTCUSDT of BINANCE_SPOT")
         says_after(run, alone, "raven up --symbols SOLUSDT,BTCUSDT")
         wait_until(
-            lambda: re.search(r"SIMULATED 1 symbols?, 1 streaming", run.log("up").partition(alone)[2]), 60, "BTCUSDT ends"
+            lambda: re.search(r"SIMULATED 1 symbols?, 1 streaming", run.log("up").partition(alone)[2]),
+            60,
+            "BTCUSDT ends",
         )
         for name in ("binance_spot", "raven_timebar", "bar_persistence"):
             assert [entry["symbol"] for entry in run.ctl("list", "--service", name)[name]] == ["SOLUSDT"]

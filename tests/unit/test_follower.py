@@ -160,7 +160,7 @@ async def test_a_symbol_refused_after_the_upstream_came_back_is_shown(tmp_path: 
         try:
             await until(lambda: control.list().subscriptions[0].state == control_pb2.SYMBOL_STATE_REFUSED)
             assert control.list().subscriptions[0].message == "BTCUSTD is not a symbol"
-            assert not control.status().healthy
+            assert control.status().problems == ["BTCUSTD of BINANCE_SPOT is refused: BTCUSTD is not a symbol"]
         finally:
             await again.stop()
 

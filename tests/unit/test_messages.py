@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raven.batches.gate import BadReason
 from raven.batches.schema import ORIGIN_REST, TRADE_DTYPES
 from raven.errors import InputError
 from raven.sources.binance.messages import (
@@ -24,7 +25,6 @@ from raven.sources.binance.messages import (
     subscribe_message,
     unsubscribe_message,
 )
-from raven.sources.binance.rows import BadReason
 
 RECV_NS = 1_723_161_254_087_896_568
 TRADE = (

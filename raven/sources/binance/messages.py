@@ -20,11 +20,12 @@ import numpy.typing as npt
 import polars as pl
 from msgspec import UNSET
 
+from raven.batches.gate import BadReason
 from raven.batches.schema import ORIGIN_LIVE
 from raven.errors import InputError
 from raven.sources.binance import TradeEvent
 from raven.sources.binance import frames as wire
-from raven.sources.binance.rows import BadReason, build_rows
+from raven.sources.binance.rows import build_rows
 
 _NOT_MARKET: Final = frozenset({"INSURANCE_FUND", "ADL", "NA"})
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+
+from raven.batches.gate import BadReason
 
 Int64s: TypeAlias = npt.NDArray[np.int64]
 Float64s: TypeAlias = npt.NDArray[np.float64]
@@ -17,20 +18,6 @@ _MICROSECONDS_FROM: Final = 10**15
 _EARLIEST_US: Final = 1_230_768_000_000_000  # 2009-01-01, when there was nothing to trade yet
 _LATEST_US: Final = 4_102_444_800_000_000  # 2100-01-01
 _UTC: Final = pl.Datetime("us", "UTC")
-
-
-class BadReason(StrEnum):
-    """Why a frame or a row could not be used: a closed set, fit for a metric's label."""
-
-    NOT_JSON = "not_json"
-    UNKNOWN_SHAPE = "unknown_shape"
-    BAD_FIELD = "bad_field"
-    """A field of a trade is missing or of the wrong type."""
-    BAD_SYMBOL = "bad_symbol"
-    BAD_ID = "bad_id"
-    BAD_TIME = "bad_time"
-    BAD_PRICE = "bad_price"
-    BAD_QUANTITY = "bad_quantity"
 
 
 class Figures(NamedTuple):

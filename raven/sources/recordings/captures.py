@@ -15,11 +15,12 @@ import numpy.typing as npt
 import polars as pl
 from msgspec import Struct
 
+from raven.batches.gate import BadReason
 from raven.errors import InputError
 from raven.sources.binance import TradeEvent
 from raven.sources.binance.frames import UNREADABLE, decode_together
 from raven.sources.binance.messages import decode_frames
-from raven.sources.binance.rows import BadReason, Bools, Int64s
+from raven.sources.binance.rows import Bools, Int64s
 from raven.sources.recordings.chunks import BadLine, Chunk, show
 from raven.sources.recordings.files import read_blocks
 from raven.sources.recordings.kinds import ACCEPTED, Recording, RecordingKind, describe

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 import polars as pl
 
-from raven.sources.binance.rows import BadReason
+from raven.batches.gate import BadReason
 
 _SHOWN_BYTES: Final = 80
 

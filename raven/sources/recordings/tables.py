@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import polars as pl
 
+from raven.batches.gate import BadReason
 from raven.batches.schema import ORIGIN_ARCHIVE, TRADE_DTYPES
-from raven.sources.binance.rows import BadReason, Figures, build_rows
+from raven.sources.binance.rows import Figures, build_rows
 from raven.sources.recordings.chunks import BadLine, Chunk, show
 from raven.sources.recordings.files import read_blocks
 from raven.sources.recordings.kinds import Recording

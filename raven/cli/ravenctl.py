@@ -17,7 +17,7 @@ from rich.markup import escape
 from raven.cli import output
 from raven.cli.calls import call_at_once, call_in_order, targets
 from raven.cli.status import collections_table, status_tables
-from raven.control.folders import WANTED, folder_of
+from raven.control.folders import WANTED, folder_of, left_behind
 from raven.control.plan import (
     SERVICES,
     VENUES,
@@ -237,8 +237,9 @@ def _split(symbols: Sequence[str]) -> list[str]:
 def _wanted_here(name: str) -> list[str]:
     """What a service that does not answer is remembered to collect, when its data is on this machine."""
     settings = load()
-    path = folder_of(settings.data, name, port_of(settings, name)) / WANTED
-    return sorted({str(instrument) for instrument in WantedFile(path).entries})
+    own = folder_of(settings.data, name, port_of(settings, name))
+    folders = [own] if own.exists() else left_behind(own)  # which it takes along when it starts
+    return sorted({str(one) for folder in folders for one in WantedFile(folder / WANTED).entries})
 
 
 def _report(

@@ -89,10 +89,7 @@ def doctor(
 
 @app.command("import")
 def import_(
-    file: Annotated[
-        list[Path],
-        typer.Argument(parser=expanded, metavar="FILE...", help="Archive zips or CSVs, raw captures, Parquet."),
-    ],
+    file: Annotated[list[Path], typer.Argument(help="Archive zips or CSVs, raw captures, Parquet.")],
     into: Annotated[
         Path | None,
         typer.Option(parser=expanded, metavar="PATH", help="Journal folder; default <data>/imported-<venue>."),

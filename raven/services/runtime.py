@@ -20,7 +20,7 @@ from raven.control.folders import WANTED, consumer_name, folder_of, left_behind,
 from raven.control.handler import ControlService
 from raven.control.plan import SERVICES, port_of, target_of
 from raven.control.wanted import WantedFile
-from raven.errors import InputError, RavenError
+from raven.errors import InputError, RavenError, in_a_command
 from raven.journal import Journal, JournalOptions
 from raven.rpc.access import Access, is_local
 from raven.rpc.consumer import Consumer
@@ -140,7 +140,8 @@ def main(
         folder = folder_of(settings.data, name, chosen)
         if is_own and port is None:  # with --port it may be one of several
             tell_move(take_along(folder), folder, telemetry)
-        asyncio.run(_serve(name, build, settings, host or settings.server.host, chosen, folder, telemetry))
+        with in_a_command():
+            asyncio.run(_serve(name, build, settings, host or settings.server.host, chosen, folder, telemetry))
     except KeyboardInterrupt:  # before there was anything to stop
         raise SystemExit(130) from None
     except Exception as group:  # noqa: BLE001 - the last place that can say why the service ends

@@ -67,7 +67,7 @@ class Dashboard:
         self._watch = watch
         self._children = [child for child in children if child.name in SERVICES]
         self._others = [child for child in children if child.name not in SERVICES]
-        self._expected = [instrument for instrument in expected if not instrument.is_pattern]
+        self._expected = [one for one in dict.fromkeys(expected) if not one.is_pattern]
         self._title = title
 
     def view(self, width: int, height: int, said: Sequence[Text] = ()) -> list[Text]:

@@ -5,8 +5,10 @@ Options may stand before or after the subcommand.
 
 from __future__ import annotations
 
+import asyncio
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, get_args
 
 import typer
@@ -17,6 +19,7 @@ from raven.cli import output
 from raven.cli.calls import call_at_once, call_in_order, targets
 from raven.cli.status import collection_lines, status_lines
 from raven.cli.watching import Answers, watch_status
+from raven.control.folders import WANTED, folder_of, left_behind
 from raven.control.plan import (
     SERVICES,
     VENUES,
@@ -25,14 +28,19 @@ from raven.control.plan import (
     resolve_venue,
 )
 from raven.control.wanted import WantedFile
-from raven.errors import AccessError, InputError, TooLateError, UpstreamError
+from raven.errors import AccessError, InputError, TooLateError, UnknownHostError, UpstreamError
 from raven.programs import Program
 from raven.rpc.access import is_local
 from raven.rpc.client import Client
 from raven.rpc.pb import control_pb2
 from raven.settings import StoreName, load
 
+POLL_S = 0.5
 STOP_S = 12.0
+STORE_S = 15.0
+"""A store that has not answered by then is called down by its service before."""
+STORE_DOWN = 3
+"""Exit code of `start` when all is collected, and not stored now."""
 FAILED = (control_pb2.SYMBOL_STATE_REFUSED, control_pb2.SYMBOL_STATE_NOT_WANTED)
 
 app = Program("Start, stop and watch Raven's collections.")
@@ -73,14 +81,24 @@ def start(
     wait: Annotated[float, typer.Option(help="Seconds to wait for the first row.", min=0)] = 5.0,
     json: JsonOption = False,
 ) -> None:
-    """Collect symbols with a service, and start what it needs. Without --venue: the service's own, or spot."""
+    """Collect symbols with a service, and start what it needs. Without --venue: the service's own, or spot.
+
+    Exit code 0: all are collected; 1: a symbol is refused, or the service does not answer; 3: they are collected, and a
+    store cannot be written now: the journals keep their rows until it can.
+    """
     name, of_venue = resolve(service), resolve_venue(venue) if venue else ""
-    results = call_in_order(
-        targets(name, host),
-        lambda client: client.start(_split(symbol), venue=of_venue, wait_s=wait, timeout_s=wait + 30),
-        host=host,
-    )
-    _report({name: results[name]}, json)
+    stores: list[control_pb2.Store] = []
+
+    async def ask(client: Client) -> list[control_pb2.SymbolResult]:
+        results = await client.start(_split(symbol), venue=of_venue, wait_s=wait, timeout_s=wait + 30)
+        taken = {result.venue for result in results if result.state not in FAILED}
+        stores.extend(await _stores_down(client, taken, patience_s=STORE_S if wait else 0.0) if taken else [])
+        return results
+
+    results = call_in_order(targets(name, host), ask, host=host)
+    for store in stores:
+        sys.stderr.write(f"{name}: {store.error}; the journals keep the rows until it can be written\n")
+    _report({name: results[name]}, json, otherwise=STORE_DOWN if stores else 0)
 
 
 @app.command()
@@ -186,7 +204,8 @@ def status(
         )
     else:
         output.print_lines(_status_lines(asked, results, output.width()))
-    refusals = {name: answer for name, answer in results.items() if isinstance(answer, AccessError | TooLateError)}
+    told = AccessError | TooLateError | UnknownHostError
+    refusals = {name: answer for name, answer in results.items() if isinstance(answer, told)}
     _print_errors(refusals)
     missed = _missed(asked, results)
     for sentence in missed:
@@ -236,6 +255,22 @@ def forget(
     output.console.print(f"{consumer} is forgotten by {', '.join(known)}")
 
 
+async def _stores_down(client: Client, venues: Collection[str], *, patience_s: float) -> list[control_pb2.Store]:
+    """The stores of a service that cannot be written now; one that is being opened is waited for.
+
+    A sink needs the services before it, of `venues`, once its store is open.
+    """
+    deadline = time.monotonic() + patience_s
+    while True:
+        answer = await client.status()
+        down = [store for store in answer.stores if not store.healthy]
+        if down or not answer.stores or time.monotonic() >= deadline:
+            return down
+        if all(link.needed for link in answer.links if SERVICES[link.name].venue in ("", *venues)):
+            return []
+        await asyncio.sleep(POLL_S)
+
+
 def _split(symbols: Sequence[str]) -> list[str]:
     return [symbol for given in symbols for symbol in given.split(",")]
 
@@ -243,12 +278,15 @@ def _split(symbols: Sequence[str]) -> list[str]:
 def _wanted_here(name: str) -> list[str]:
     """What a service that does not answer is remembered to collect, when its data is on this machine."""
     settings = load()
-    path = settings.data / f"{name}-{port_of(settings, name)}" / "wanted.json"
-    return sorted({entry.symbol for entry in WantedFile(path).entries.values()})
+    own = folder_of(settings.data, name, port_of(settings, name))
+    folders = [own] if own.exists() else left_behind(own)  # which it takes along when it starts
+    return sorted({str(one) for folder in folders for one in WantedFile(folder / WANTED).entries})
 
 
-def _report(results: Mapping[str, list[control_pb2.SymbolResult] | UpstreamError], json: bool) -> None:
-    """What became of each symbol; exits 1 when something failed."""
+def _report(
+    results: Mapping[str, list[control_pb2.SymbolResult] | UpstreamError], json: bool, *, otherwise: int = 0
+) -> None:
+    """What became of each symbol; exits 1 when something failed, else with `otherwise`."""
     failed = False
     for answer in results.values():
         failed |= isinstance(answer, UpstreamError) or any(result.state in FAILED for result in answer)
@@ -266,7 +304,7 @@ def _report(results: Mapping[str, list[control_pb2.SymbolResult] | UpstreamError
         _print_errors(results)
         if not any(results.values()):
             output.console.print("Nothing was being collected.")
-    raise typer.Exit(1 if failed else 0)
+    raise typer.Exit(1 if failed else otherwise)
 
 
 def _print_errors(results: Mapping[str, object]) -> None:

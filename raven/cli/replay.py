@@ -17,9 +17,10 @@ from raven.cli import output
 from raven.cli.interruption import interruptible
 from raven.cli.simulate import parse_speed
 from raven.clock import utc
+from raven.control.folders import folder_of
 from raven.control.plan import VENUES, port_of, resolve_venue
 from raven.errors import InputError
-from raven.settings import MAX_PORT, METRICS_PORT_OFFSET, load
+from raven.settings import MAX_PORT, METRICS_PORT_OFFSET, expanded, load
 
 if TYPE_CHECKING:
     from raven.sources.replay import Recording
@@ -56,7 +57,10 @@ def replay(
         typer.Option(help="gRPC port; default: that of the venue's source.", min=1, max=MAX_PORT - METRICS_PORT_OFFSET),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Data folder; default `replay` below the one in the settings.")
+        Path | None,
+        typer.Option(
+            parser=expanded, metavar="PATH", help="Data folder; default `replay` below the one in the settings."
+        ),
     ] = None,
 ) -> None:
     """Stream recordings in the place of their venue's source, for aggregators and sinks with data folders apart.
@@ -78,7 +82,7 @@ def replay(
             folder=scratch,
         )  # fmt: skip
     name = VENUES[recording.venue]
-    folder = settings.data / f"{name}-{port or port_of(settings, name)}"
+    folder = folder_of(settings.data, name, port or port_of(settings, name))
     if folder.resolve() in {one.resolve() for one in paths}:
         raise InputError(f"{folder} is where this replay is journaled", hint="choose another --data")
     more = len(recording.symbols) - MOST_NAMED

@@ -27,6 +27,11 @@ class Event(NamedTuple):
 EVENTS: Final[Mapping[str, Event]] = {
     # the service
     "started": Event("info", "The service listens."),
+    "port_changed": Event("info", "Its port was changed in the settings: it took its folder along."),
+    "left_behind": Event(
+        "warning",
+        "Another folder of this service holds recordings or wishes, and no process uses it; its port differs.",
+    ),
     "restored": Event("info", "It collects again what it collected before the restart."),
     "stopped": Event("info", "It has ended as it was told to."),
     "no_token": Event("warning", "It listens to other machines without a token; what they may do is limited."),

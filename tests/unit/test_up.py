@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import socket
 from pathlib import Path
 
@@ -14,13 +15,14 @@ from raven.cli.child_log import ChildLog
 from raven.cli.collecting import most_downstream
 from raven.cli.dashboard import Dashboard, answer_of, service_state
 from raven.cli.exchange import choose_exchange, simulated
-from raven.cli.instruments import DEFAULTS, parse_instruments, remembered
+from raven.cli.instruments import DEFAULTS, left_out, parse_instruments, remembered, spelt
 from raven.cli.supervisor import Child
 from raven.cli.up import Plan, children, require_free_ports, services_of, stage_of
 from raven.cli.watch import Watch
 from raven.control.plan import SERVICES
 from raven.control.wanted import USER, WantedFile
 from raven.errors import InputError
+from raven.rpc.access import Access
 from raven.rpc.pb import control_pb2
 from raven.settings import ServerSettings, Settings, TimebarSettings
 
@@ -69,6 +71,16 @@ class TestInstruments:
             wanted.save()
         assert remembered(Settings(), tmp_path, SERVICES) == [Instrument(FUTURES, "BTCUSDT")]
         assert remembered(Settings(), tmp_path, ["bar_persistence"]) == []
+
+    def test_what_was_collected_before_and_is_left_out_now(self) -> None:
+        before = [Instrument(SPOT, "BTCUSDT"), Instrument(FUTURES, "BTCUSDT"), Instrument(SPOT, "ETH*")]
+        assert left_out(before, [Instrument(SPOT, "BTCUSDT")]) == before[1:]
+        assert left_out(before, [Instrument(SPOT, "*")]) == [before[1]]
+        assert left_out(before, before) == []
+
+    @pytest.mark.parametrize("symbols", ["BTCUSDT,futures:BTCUSDT", "'*USDT,futures:ETH?'"])
+    def test_how_they_are_spelt_for_another_run(self, symbols: str) -> None:
+        assert spelt(parse_instruments(shlex.split(symbols))) == symbols
 
 
 class TestPlan:
@@ -120,14 +132,14 @@ class TestPlan:
         assert (exchange.simulated, exchange.environment) == (False, {})
 
 
-def test_a_port_that_is_taken_names_service_and_setting() -> None:
+async def test_a_port_that_is_taken_names_service_and_setting() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         settings = Settings(server=ServerSettings(port_tibs=port - 1000, port_binance_spot=21_000))
         with pytest.raises(InputError, match=rf"port {port} of raven_tibs's metrics \(server.port_tibs \+ 1000\)"):
-            require_free_ports(settings, ["raven_tibs"])
+            await require_free_ports(settings, ["raven_tibs"], Access())
 
 
 class TestScreen:
@@ -163,6 +175,17 @@ class TestScreen:
         text = self.screen([self.entry(1), self.entry(1, FUTURES)])
         assert "venue" in text
         assert f"{FUTURES}  S1USDT" in text
+
+    def test_each_instrument_has_one_row(self) -> None:
+        later = Instrument(SPOT, "LATERUSDT")
+        assert [row.symbol for row in Dashboard(Watch({}), [], [later, later], "Raven")._rows()] == ["LATERUSDT"]
+        watch = Watch({"binance_spot": None})  # type: ignore[dict-item] - it is not asked
+        twice = [
+            control_pb2.Subscription(venue=SPOT, symbol=name, rows=rows)
+            for rows, name in enumerate(["*", "A", "B", "A"])
+        ]
+        watch.status["binance_spot"] = control_pb2.StatusResponse(subscriptions=twice)
+        assert sorted(row.symbol for row in watch.collections()) == ["A", "B"]
 
     def test_what_was_asked_for_is_shown_before_it_comes(self) -> None:
         assert "LATERUSDT" in self.screen([])

@@ -122,13 +122,16 @@ def test_import_from_the_command_line(tmp_path: Path, shared_cases: Path) -> Non
 def test_an_import_that_is_interrupted_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     many = pl.concat([trades(range(1000))] * 3_000).with_columns(pl.int_range(3_000_000).alias("trade_id"))
     many.write_parquet(tmp_path / "BTCUSDT.parquet")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "raven.cli.raven", "import", "BTCUSDT.parquet", "--into", "new/journal"],
+    with subprocess.Popen(
+        [sys.executable, "-m", "raven.cli.raven", "import", "BTCUSDT.parquet", "--venue", "spot", "--into", "new/journal"],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    wait_until((tmp_path / "new" / ".journal.importing").exists, 60, "the import works")
-    process.send_signal(number)
-    told, errors = process.communicate(timeout=60)
+    ) as process:  # fmt: skip
+        try:
+            wait_until((tmp_path / "new" / ".journal.importing").exists, 60, "the import works")
+            process.send_signal(number)
+            told, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert (process.returncode, told) == (130, ""), errors
     assert errors == "raven: interrupted; nothing was imported\n"
     assert [path.name for path in tmp_path.iterdir()] == ["BTCUSDT.parquet"]

@@ -61,10 +61,9 @@ def take(rows: pl.DataFrame, select: Callable[[pl.DataFrame], pl.DataFrame], che
     A row without a symbol, or a venue where there is one, is nobody's: it is refused, so that it is counted.
     """
     chosen = select(rows)
-    nameless = _is_nameless(rows.get_column("symbol"))
-    if "venue" in rows.columns:
-        nameless |= _is_nameless(rows.get_column("venue"))
-    if nameless.any():
+    names = [name for name in ("venue", "symbol") if name in rows.columns]
+    if any(_lacks_names(rows.get_column(name)) for name in names):
+        nameless = pl.any_horizontal((pl.col(name) == "").fill_null(value=True) for name in names)
         chosen = pl.concat([select(rows.filter(~nameless)), rows.filter(nameless)])
     checked = check(chosen, latest_us=latest_us)
     refused = chosen[[refusal.row for refusal in checked.refused]] if checked.refused else chosen.clear()
@@ -78,5 +77,5 @@ def _is_same(found: pa.DataType, wanted: pa.DataType) -> bool:
     return bool(found == wanted)
 
 
-def _is_nameless(symbols: pl.Series) -> pl.Series:
-    return symbols.is_null() | (symbols == "").fill_null(value=False)
+def _lacks_names(names: pl.Series) -> bool:
+    return bool(names.null_count()) or bool((names == "").any())

@@ -360,12 +360,12 @@ def test_422_with_a_count_and_without(fronted: InfluxTradeStore, bucket: Bucket,
     said = "partial write: dropped 4 points outside retention policy of duration 1h0m0s dropped=4"
     front.replies.append(Reply(422, f'{{"code":"unprocessable entity","message":"{said}"}}'))
     assert fronted.write(flush(some_trades("BTCUSDT", 0, 10))) == WriteResult(rows=6, dropped=4)
-    old = b"trade_id=13i"
+    old = [f"trade_id={number}i".encode() for number in range(10, 14)]
     front.judge = lambda request: (
-        Reply(422, '{"message":"points beyond retention policy"}') if old in request.body else None
+        Reply(422, '{"message":"points beyond retention policy"}') if any(one in request.body for one in old) else None
     )
-    assert fronted.write(flush(some_trades("BTCUSDT", 10, 10), 2)) == WriteResult(rows=9, dropped=1)
-    assert bucket.query("SELECT count(trade_id) FROM trades")["count"].to_list() == [9]
+    assert fronted.write(flush(some_trades("BTCUSDT", 10, 10), 2)) == WriteResult(rows=6, dropped=4)
+    assert bucket.query("SELECT count(trade_id) FROM trades")["count"].to_list() == [6]
 
 
 def test_tls_spoken_to_a_plain_port_is_a_matter_of_settings(bucket: Bucket, tmp_path: Path) -> None:
@@ -394,3 +394,18 @@ def test_certificates_are_checked_as_the_settings_say(bucket: Bucket, tmp_path: 
 
 def _columns() -> list[str]:
     return ["venue", "symbol", "trade_id", "ts_event", "ts_recv", "price", "quantity", "side", "origin"]
+
+
+@pytest.mark.parametrize("count", [1_000, 10_000])
+def test_a_replay_of_old_trades_is_settled_in_a_few_requests(influx: AnyInflux, tmp_path: Path, count: int) -> None:
+    bucket = influx.create_bucket(retention_s=30 * 86_400)
+    front = Front(bucket.url)
+    try:
+        with opened(bucket, tmp_path, url=front.url) as store:
+            began = len(front.requests)
+            assert store.write(flush(some_trades("BTCUSDT", 0, count))) == WriteResult(dropped=count)
+            assert len(front.requests) - began <= 5
+        assert not DeadLetters(tmp_path / FOLDER).read()
+    finally:
+        front.close()
+        influx.delete_bucket(bucket.name)

@@ -107,10 +107,10 @@ def test_an_id_is_read_under_the_name_of_its_bucket(filled: Bucket, name: str) -
             "is mapped to no database",
             BUCKET_ID,
         ),
-        (Reply(404, '{"code":"not found","message":"path not found"}'), "knows no database", "influx.bucket"),
+        (Reply(404, '{"code":"not found","message":"path not found"}'), "database not found: x", "influx.bucket"),
         (
             Reply(401, '{"code":"unauthorized","message":"unauthorized access"}'),
-            "knows no database",
+            "database not found: x",
             "may influx.token",
         ),
     ],

@@ -42,9 +42,9 @@ def find(client: Client, bucket: str) -> tuple[Place, bool]:
     for place in [*(places(named) if named else []), *places(bucket)]:
         try:
             return place, first_time(client, place, _PROBE) is not None
-        except UnknownPlaceError:
-            continue
-    raise _unreadable(client, named or bucket)
+        except UnknownPlaceError as error:
+            said = error
+    raise _unreadable(client, named or bucket, said)
 
 
 def why_unreadable(client: Client, bucket: str) -> str:
@@ -100,14 +100,11 @@ def asked(client: Client, place: Place, text: str, *, accept: str) -> Answer:
     )
 
 
-def _unreadable(client: Client, bucket: str) -> StoreError:
+def _unreadable(client: Client, bucket: str, said: StoreError) -> StoreError:
     """InfluxDB says "database not found" of three faults: what it tells of its buckets parts them."""
     found = _buckets(client.buckets(bucket))
     if found is None:
-        return StoreError(
-            f"InfluxDB cannot be read: it knows no database for the bucket {bucket}",
-            hint="is influx.bucket the right one, and may influx.token read it?",
-        )
+        return StoreError(said.message, hint="is influx.bucket the right one, and may influx.token read it?")
     if found:
         return StoreError(
             f"InfluxDB cannot be read: the bucket {bucket} is mapped to no database",

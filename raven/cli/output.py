@@ -17,7 +17,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from raven.cli.tables import Layout, sentence, table_lines
-from raven.errors import RavenError
+from raven.errors import RavenError, in_a_command
 from raven.rpc.pb import control_pb2
 
 PIPED_WIDTH = 100_000  # where nobody looks on, a line is never broken
@@ -164,7 +164,8 @@ def progress(verb: str, *, enabled: bool) -> Iterator[Callable[[int], None]]:
 def exit_on_error(program: str, run: Callable[[], None]) -> None:
     """Run a command; Raven's errors become one line on standard error and exit code 1."""
     try:
-        run()
+        with in_a_command():
+            run()
     except RavenError as error:
         sys.stderr.write(f"{program}: {error}\n")
         raise SystemExit(1) from None

@@ -75,8 +75,8 @@ class Refusal(NamedTuple):
     reason: BadReason
 
     def __str__(self) -> str:
-        """`price is -5.0: a price is a finite number above 0`."""
-        return f"{self.column} is {self.value}: {RULES[self.reason]}"
+        """`bad_price: price is -5.0; a price is a finite number above 0`."""
+        return f"{self.reason}: {self.column} is {self.value}; {RULES[self.reason]}"
 
 
 class Checked(NamedTuple):
@@ -140,7 +140,7 @@ def _whole(trades: pl.DataFrame, name: str, filler: int) -> Array:
 
 def _bad_symbols(symbols: pl.Series) -> Array:
     """Which rows name no symbol; a stream has few names and many rows."""
-    if (symbols == symbols[0]).all(ignore_nulls=False):
+    if symbols[0] is not None and (symbols == symbols[0]).all(ignore_nulls=False):
         return np.full(len(symbols), not is_symbol(symbols[0]))
     names = symbols.unique().to_list()
     if all(map(is_symbol, names)):

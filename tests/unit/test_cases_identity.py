@@ -133,7 +133,7 @@ def test_delivery_futures_are_told_apart_by_their_quote(write):
 def test_a_mixed_stream_loses_the_frames_of_the_other_market_alone(cases, tmp_path):
     path = cases / "st2/btcusdt_futures_20260808.txt"
     assert infer_venue(path) == FUTURES
-    with pytest.warns(RecordingWarning, match="1 lines skipped: 1 other_market"):
+    with pytest.warns(RecordingWarning, match="1 row skipped: 1 other_market"):
         read = read_trades(path)
     assert read["symbol"].unique().to_list() == ["BTCUSDT"]
     assert read["trade_id"].to_list() == [3404749954, 3404749955, 3404749957]
@@ -149,13 +149,13 @@ def test_frames_of_another_market_are_dead_with_their_reason():
     legal = frame("BTCUSDT_240927", number=8)
     frames = [good, suffixed, marked, delivery, legal, b'{"result":null,"id":1}']
     for some in (frames, frames[:-1], [good, suffixed, legal], [suffixed]):
-        decoded = decode_frames(some, [1786171884624700000] * len(some), event="aggTrade")
+        decoded = decode_frames(some, None, event="aggTrade", latest_us=2**62)
         dead = [one for one in some if one in (suffixed, marked, delivery)]
         assert [one.frame for one in decoded.dead] == dead
         assert {one.reason for one in decoded.dead} == {BadReason.OTHER_MARKET}
         assert set(decoded.trades["symbol"]) <= {"BTCUSDT", "BTCUSDT_240927"}
         assert decoded.trades.height + len(decoded.dead) + len(decoded.control) == len(some)
-    decoded = decode_frames([single], [1786171884624700000], event="trade")
+    decoded = decode_frames([single], None, event="trade", latest_us=2**62)
     assert [one.reason for one in decoded.dead] == [BadReason.OTHER_MARKET]
 
 
@@ -166,7 +166,7 @@ def test_tables_of_another_market(tmp_path):
     with pytest.raises(InputError, match="of COIN-M futures by its column symbol"):
         read_trades(tmp_path / "BTCUSDT.parquet", venue=FUTURES)
     pl.concat([good, foreign]).write_ipc(tmp_path / "both.arrow")
-    with pytest.warns(RecordingWarning, match="3 lines skipped: 3 other_market"):
+    with pytest.warns(RecordingWarning, match="3 rows skipped: 3 other_market"):
         assert read_trades(tmp_path / "both.arrow").equals(good)
 
 
@@ -417,7 +417,7 @@ def test_unified_symbols_keep_their_market(write):
     symbols = ("ETH/USDT:USDT", "ETH/USDT:USDT-240927", "ETH/USD:ETH", "ETH/USD:ETH-240927")
     path = write("unified.json", json.dumps([entry(name, at) for at, name in enumerate(symbols)]).encode())
     assert infer_venue(path) == FUTURES
-    with pytest.warns(RecordingWarning, match="2 lines skipped: 2 other_market"):
+    with pytest.warns(RecordingWarning, match="2 rows skipped: 2 other_market"):
         read = read_trades(path)
     assert read.select("symbol", "trade_id").rows() == [("ETHUSDT", 0), ("ETHUSDT_240927", 1)]
 
@@ -514,7 +514,7 @@ def test_bad_lines_of_ravens_own_csv_are_named(tmp_path):
     path.write_text("\n".join(lines) + "\n")
     with pytest.raises(InputError, match=r"rows\.csv, line 2: bad_price"):
         read_trades(path)
-    with pytest.warns(RecordingWarning, match="7 lines skipped") as warned:
+    with pytest.warns(RecordingWarning, match="7 rows skipped") as warned:
         assert read_trades(path, on_bad="skip")["trade_id"].to_list() == [7]
     for reason, _, _ in broken.values():
         assert f"1 {reason}" in str(warned[0].message)

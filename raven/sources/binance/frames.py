@@ -14,10 +14,11 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias, TypeVa
 import msgspec
 import numpy as np
 import polars as pl
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from raven.sources.binance import TradeEvent
 from raven.sources.binance.rows import Figures
+from raven.sources.binance.written import NOTHING, Written, written_type
 
 T = TypeVar("T")
 
@@ -27,7 +28,10 @@ UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises on bytes from outside: malformed or unexpected JSON, invalid UTF-8, endless nesting."""
 
 
-class _Figures(Struct, gc=False, rename={"symbol": "s", "time": "T", "price": "p", "quantity": "q", "maker": "m"}):
+_SHORT: Final = {"symbol": "s", "time": "T", "price": "p", "quantity": "q", "maker": "m"}
+
+
+class _Figures(Struct, gc=False, rename=_SHORT):
     symbol: str
     time: Int64
     price: float
@@ -51,6 +55,10 @@ class _AggTrade(_Figures, gc=False, kw_only=True, rename={"event": "e", "trade_i
 
 
 AnyTrade: TypeAlias = _Trade | _AggTrade
+
+
+class _Enveloped(Struct, gc=False):
+    data: Raw = NOTHING
 
 
 class _CombinedTrade(Struct, gc=False):
@@ -95,6 +103,7 @@ class Form(NamedTuple):
     needle: bytes
     combined: msgspec.json.Decoder[Any]
     raw: msgspec.json.Decoder[Any]
+    written: msgspec.json.Decoder[Any]
 
 
 FORMS: Final[dict[TradeEvent, Form]] = {
@@ -102,14 +111,17 @@ FORMS: Final[dict[TradeEvent, Form]] = {
         b'"e":"trade"',
         msgspec.json.Decoder(_CombinedTrade, strict=False),
         msgspec.json.Decoder(_Trade, strict=False),
+        msgspec.json.Decoder(written_type(**_SHORT, trade_id="t")),
     ),
     "aggTrade": Form(
         b'"e":"aggTrade"',
         msgspec.json.Decoder(_CombinedAggTrade, strict=False),
         msgspec.json.Decoder(_AggTrade, strict=False),
+        msgspec.json.Decoder(written_type(**_SHORT, trade_id="a")),
     ),
 }
 
+_ENVELOPED: Final = msgspec.json.Decoder(_Enveloped)
 PROBE: Final = msgspec.json.Decoder(Probe | list[Body])
 
 _data = attrgetter("data")
@@ -148,6 +160,16 @@ def decode_trade(frame: bytes, form: Form) -> AnyTrade | None:
             continue
         return decoded.data if decoder is form.combined else decoded  # type: ignore[no-any-return]
     return None
+
+
+def written(frame: bytes, form: Form) -> Written | None:
+    """The values of a trade as they stand in its frame, whatever they are; None when it is no object."""
+    try:
+        body = _ENVELOPED.decode(frame).data
+        found: Written = form.written.decode(body or frame)
+    except UNREADABLE:
+        return None
+    return found
 
 
 def event_of(probe: Probe | list[Body]) -> str | None:

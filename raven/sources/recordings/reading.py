@@ -11,26 +11,32 @@ from typing import Final, Literal, TypeAlias
 
 import polars as pl
 
-from raven.batches.gate import BadReason
+from raven.batches.gate import BadReason, count
 from raven.batches.schema import TRADE_DTYPES
 from raven.errors import InputError, argument
 from raven.sources.binance import TradeEvent
 from raven.sources.binance.markets import coin_m_among, is_coin_m, venue_named
-from raven.sources.recordings.arrow import read_journal, read_parquet
+from raven.sources.recordings.arrow import read_ipc, read_journal, read_parquet
 from raven.sources.recordings.captures import holds, read_capture_trades
 from raven.sources.recordings.chunks import Chunk
 from raven.sources.recordings.identity import COIN_M, READABLE, VENUES
-from raven.sources.recordings.ipc_files import read_ipc
 from raven.sources.recordings.kinds import Recording, RecordingKind, describe
-from raven.sources.recordings.own_csv import read_own_csv
 from raven.sources.recordings.paths import expand
 from raven.sources.recordings.replies import read_reply
-from raven.sources.recordings.tables import read_csv
+from raven.sources.recordings.tables import read_csv, read_own_csv
 
 OnBad: TypeAlias = Literal["raise", "skip"]
 
 _BY_ID: Final = frozenset({RecordingKind.ARCHIVE_CSV, RecordingKind.REST_JSON})
-_LISTS: Final = frozenset({RecordingKind.REST_JSON, RecordingKind.CAPTURE_LIST})
+_PLACES: Final = {
+    RecordingKind.REST_JSON: "entry",
+    RecordingKind.CAPTURE_LIST: "entry",
+    RecordingKind.PARQUET: "row",
+    RecordingKind.ARROW_FILE: "row",
+    RecordingKind.ARROW_STREAM: "row",
+    RecordingKind.JOURNAL: "row",
+}
+"""What is counted in files that have no lines."""
 _TABLES: Final = {
     RecordingKind.PARQUET: read_parquet,
     RecordingKind.ARROW_FILE: read_ipc,
@@ -168,16 +174,16 @@ def _series(recordings: Sequence[Recording], event: TradeEvent | None) -> TradeE
 
 def _read(plan: _Plan, recording: Recording) -> Iterator[pl.DataFrame]:
     """The wanted rows of one recording in file order; bad lines raise or are counted."""
-    skipped: Counter[str] = Counter()
+    skipped: Counter[BadReason] = Counter()
     for trades, bad in _chunks(plan, recording):
-        wrong = [line for line in bad if line.reason is not BadReason.OTHER_MARKET]
-        if wrong and plan.on_bad == "raise":
-            where = "entry" if recording.kind in _LISTS else "line"
+        wrong = next((line for line in bad if line.reason is not BadReason.OTHER_MARKET), None)
+        if wrong is not None and plan.on_bad == "raise":
+            where = _PLACES.get(recording.kind, "line")
             raise InputError(
-                f"{recording.path.name}, {where} {wrong[0].line}: {wrong[0].reason}: {wrong[0].text!r}",
+                f"{recording.path.name}, {where} {wrong.row}: {wrong}",
                 hint=f"{argument('on_bad', 'skip')} reads the others",
             )
-        skipped.update(str(line.reason) for line in bad)
+        skipped.update(count(bad))
         wanted, others = _of_our_markets(trades)
         if others:
             skipped[BadReason.OTHER_MARKET] += others
@@ -189,7 +195,9 @@ def _read(plan: _Plan, recording: Recording) -> Iterator[pl.DataFrame]:
         yield wanted
     if skipped:
         reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
-        message = f"{recording.path.name}: {skipped.total()} lines skipped: {reasons}"
+        message = (
+            f"{recording.path.name}: {skipped.total()} {'row' if skipped.total() == 1 else 'rows'} skipped: {reasons}"
+        )
         warnings.warn(message, RecordingWarning, stacklevel=2)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import stat
 from pathlib import Path
+from typing import BinaryIO
 
 
 def write_atomically(path: Path, data: bytes, *, private: bool = False) -> None:
@@ -26,6 +29,27 @@ def write_atomically(path: Path, data: bytes, *, private: bool = False) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a file to read it; raises OSError, also for a folder, and for a pipe or device, which may hang."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # which a file does not heed
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, f"it is a {_kind(mode)}, not a file", str(path))
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_ISDIR: "folder", stat.S_ISFIFO: "pipe", stat.S_ISSOCK: "socket"}
+    return next((kind for is_kind, kind in kinds.items() if is_kind(mode)), "device")
+
+
+def read_file(path: Path) -> bytes:
+    """The content of a file; raises OSError as `open_file`."""
+    with open_file(path) as file:
+        return file.read()
 
 
 class FolderLock:

@@ -109,6 +109,9 @@ EVENTS: Final[Mapping[str, Event]] = {
         repeats=True,
     ),
     "wanted_saved": Event("info", "What is wanted is in its file again.", ends=("wanted_unsaved",)),
+    "wanted_set_aside": Event(
+        "error", "Something wanted cannot be served; it is kept beside the file, and the rest is collected."
+    ),
     "disk": Event("warning", "The disk of the journal is filling up."),
     "journal_overrun": Event("error", "The journal dropped rows at its size limit before every consumer had them."),
 }

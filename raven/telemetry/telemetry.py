@@ -32,7 +32,7 @@ EVENT_LABELS: Final = ("event", "level")
 
 
 class Telemetry(Collector):
-    """The metrics and events of one service; may be used from any thread.
+    """The metrics and events of one service; may be used from any thread. `version` is Raven's.
 
     `add`, `set` and `observe` take the labels of METRICS; one that is not given is empty. Raise KeyError for a
     metric or label that is not in METRICS.
@@ -40,7 +40,8 @@ class Telemetry(Collector):
 
     def __init__(self, service: str) -> None:
         self._log = logging.getLogger(f"raven.{service}")
-        self._build = (service, version("raven-market-data"), platform.python_version())
+        self.version = version("raven-market-data")  # once: an upgrade takes the files away that tell it
+        self._build = (service, self.version, platform.python_version())
         self._lock = threading.RLock()  # a finalizer may report in the midst of a report
         self._values: dict[str, dict[Labels, float]] = {
             name: {(): 0} if metric.kind == "counter" and not metric.labels else {} for name, metric in METRICS.items()

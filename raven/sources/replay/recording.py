@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import polars as pl
 import pyarrow as pa
@@ -13,6 +13,9 @@ import pyarrow as pa
 from raven.batches.batch import BatchMeta, Cursor, Gap
 from raven.errors import InputError
 from raven.journal import Hole
+
+SHOWN: Final = 10
+"""So many of a recording's symbols are named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ class Choice:
 def not_recorded(symbol: str, known: Sequence[str]) -> str:
     """Why there is nothing of a symbol, with the nearest names."""
     close = difflib.get_close_matches(symbol, known, n=3)
-    listed = f"did you mean {', '.join(close)}?" if close else f"there are {', '.join(known[:10])}"
+    listed = f"did you mean {', '.join(close)}?" if close else f"there are {', '.join(known[:SHOWN])}"
     return f"{symbol} is not in the recording; {listed}"
 
 

@@ -18,6 +18,7 @@ from raven.batches.schema import to_frame, to_record_batch
 from raven.errors import RavenError
 from raven.journal import Entry
 from raven.rpc.access import Access, address
+from raven.rpc.connections import Connections, most_connections, raise_file_limit, server_options
 from raven.rpc.cursors import to_message
 from raven.rpc.guard import CONTROL, MARKET_DATA, Context, Guard
 from raven.rpc.hub import Hub
@@ -105,7 +106,10 @@ class MarketDataServicer(market_data_pb2_grpc.MarketDataServicer):
         after = await self._begin(request, context)
         journal = self._hub.journal
         if request.consumer:
-            journal.register(request.consumer, after)
+            try:
+                journal.register(request.consumer, after)
+            except RavenError as error:  # the disk refuses; the consumer comes again
+                await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         symbols = frozenset(request.symbols)
         async with (
             aclosing(self._hub.follow(after)) as entries,
@@ -202,6 +206,7 @@ def _cursor_response(cursor: Cursor) -> market_data_pb2.SubscribeResponse:
 class Server:
     """A gRPC server of one service on `host`:`port` (0: any free port; `port` tells which after `start`).
 
+    `max_connections`: how many it takes at once; `file_limit`: how many files and connections the process may open.
     `access`: who may call; `refused` is told the reason of each call that is refused.
     """
 
@@ -212,9 +217,13 @@ class Server:
         self.host = host
         self.port = port
         self._access = access
+        self.file_limit = raise_file_limit()
+        self.max_connections = most_connections(access.max_connections, self.file_limit)
         guard = Guard(access, refused)
         self._server = grpc.aio.server(
-            interceptors=[guard], options=OPTIONS, maximum_concurrent_rpcs=access.max_concurrent_calls
+            interceptors=[guard],
+            options=[*OPTIONS, *server_options(self.max_connections)],
+            maximum_concurrent_rpcs=access.max_concurrent_calls,
         )
         self._health = health.aio.HealthServicer()
         names = [health.SERVICE_NAME, reflection.SERVICE_NAME]
@@ -238,6 +247,10 @@ class Server:
             ) from error
         await self._server.start()
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+
+    def connections(self) -> Connections:
+        """The connections it holds."""
+        return Connections(self.port, self._access.max_connections_per_peer)
 
     async def stop(self) -> None:
         """Refuse new calls, end the running ones."""

@@ -80,6 +80,7 @@ class SecuritySettings(Section):
     - `tls_client_certificates`: a service demands of its clients certificates signed by `tls_ca` (mutual TLS).
     - `max_subscriptions_per_peer`: streams of batches that one address may hold at a service.
     - `max_concurrent_calls`: calls of all peers that a service has under way, streams included.
+    - `max_connections_per_peer`, `max_connections`: connections that one address, and all, may hold at a service.
     """
 
     token: Token = SecretStr("")
@@ -89,6 +90,8 @@ class SecuritySettings(Section):
     tls_client_certificates: bool = False
     max_subscriptions_per_peer: int = Field(256, ge=1)
     max_concurrent_calls: int = Field(4096, ge=1)
+    max_connections_per_peer: int = Field(256, ge=1)
+    max_connections: int = Field(1024, ge=8)
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:

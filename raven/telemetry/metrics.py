@@ -86,7 +86,8 @@ METRICS: Final[Mapping[str, Metric]] = {
         "gauge", "Time until that disk is full, should it go on filling as in the last minutes; +Inf: it does not fill."
     ),
     # the service
-    "refused_calls": Metric("counter", "Calls refused to others, by why.", ("reason",)),
+    "refused_calls": Metric("counter", "Calls and connections refused to others, by why.", ("reason",)),
+    "connections": Metric("gauge", "Connections of others to the service's port."),
     "healthy": Metric("gauge", "1 when all that is wanted is being collected, 0 when something is wrong."),
 }  # fmt: skip
 

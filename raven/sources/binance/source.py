@@ -237,9 +237,13 @@ class BinanceSource:
         for dead in decoded.dead:
             self._telemetry.add("dead_frames", reason=dead.reason)
         if decoded.dead:
-            self._dead_letters.keep(decoded.dead)
+            try:
+                self._dead_letters.keep(decoded.dead)
+                kept_in = str(self._dead_letters.path)
+            except OSError as error:  # they are counted, and nothing else waits for them
+                kept_in = f"nothing: {self._dead_letters.path}: {error.strerror or error}"
             self._telemetry.warning(
-                "dead_frames", "frames could not be decoded", frames=len(decoded.dead), kept_in=self._dead_letters.path
+                "dead_frames", "frames could not be decoded", frames=len(decoded.dead), kept_in=kept_in
             )
         return decoded.trades
 

@@ -16,6 +16,7 @@ from raven.cli.replay import replay
 from raven.cli.simulate import SIMULATED_PORT, simulate
 from raven.cli.token import token
 from raven.control.plan import resolve, resolve_venue
+from raven.files import keep_private
 from raven.settings import MAX_PORT, load
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Raven: trades, bars, and both in your databases.")
@@ -70,7 +71,9 @@ def up(
         instruments=parse_instruments(symbols or [], venue),
         collect=collect, simulate=simulate, simulated_port=simulated_port, rate=rate, logs=logs,
     )  # fmt: skip
-    asyncio.run(run_up(load(), plan))
+    settings = load()
+    keep_private(group_reads=settings.group_reads)
+    asyncio.run(run_up(settings, plan))
 
 
 @app.command()
@@ -99,8 +102,10 @@ def import_(
     from raven.sources.importing import import_files  # noqa: PLC0415 - other commands need not load it
 
     venue = None if venue is None else resolve_venue(venue)
+    settings = load()
+    keep_private(group_reads=settings.group_reads)
     with output.progress("importing", enabled=not json) as advance:
-        report = import_files(file, into=into, data=load().data, venue=venue, symbol=symbol, advance=advance)
+        report = import_files(file, into=into, data=settings.data, venue=venue, symbol=symbol, advance=advance)
     if json:
         output.print_json(report.as_dict())
         return

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from raven.batches.instrument import Instrument, symbol_problem
 from raven.clock import monotonic_ns, now_us
 from raven.control.components import Component
-from raven.control.wanted import MAX_PATTERNS, USER, Wanted, WantedFile
+from raven.control.wanted import MAX_PATTERNS, MAX_REQUESTERS, USER, Wanted, WantedFile
 from raven.errors import InputError
 from raven.rpc.cursors import to_message
 from raven.rpc.hub import Hub
@@ -70,6 +70,10 @@ class ControlService:
         wanted = self._wanted
         new = [one for one in instruments if one not in wanted.entries]
         self._check_patterns(new)
+        for one in instruments:
+            others = wanted.entries[one].wanted_by if one in wanted.entries else []
+            if len(others) >= MAX_REQUESTERS and requester not in others:
+                raise InputError(f"{one} is wanted by {len(others)} already", hint="stop it for those that are gone")
         ending = {one: wanted.ending[one] for one in new if one in wanted.ending}
         place = self._hub.session_start if self._hub is not None else None
         with wanted.change(trying=new):  # also shows, before anything begins, whether it can be saved

@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # the command line only reads the file
 USER: Final = "user"
 ASIDE_FILE: Final = "wanted.aside.json"
 MAX_PATTERNS: Final = 256
+MAX_REQUESTERS: Final = 256
 SHOWN_ASIDE: Final = 3
 _MOST_INT64: Final = 2**63 - 1
 

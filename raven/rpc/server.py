@@ -22,7 +22,7 @@ from raven.rpc.connections import Connections, most_connections, raise_file_limi
 from raven.rpc.cursors import to_message
 from raven.rpc.guard import CONTROL, MARKET_DATA, Context, Guard
 from raven.rpc.hub import Hub
-from raven.rpc.limits import MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES, MAX_SYMBOLS_PER_REQUEST
+from raven.rpc.limits import MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES, MAX_SYMBOLS_PER_REQUEST, name_problem
 from raven.rpc.pb import control_pb2, control_pb2_grpc, market_data_pb2, market_data_pb2_grpc
 from raven.tasks import finish
 
@@ -66,6 +66,7 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
     async def Start(self, request: control_pb2.StartRequest, context: Context) -> control_pb2.StartResponse:  # noqa: N802
         """Begin collecting symbols."""
         await _bounded(request.symbols, context)
+        await _named(request.requester, context)
         return await _finish(self._handler.start(request), context)
 
     async def Stop(self, request: control_pb2.StopRequest, context: Context) -> control_pb2.StopResponse:  # noqa: N802
@@ -102,6 +103,7 @@ class MarketDataServicer(market_data_pb2_grpc.MarketDataServicer):
     ) -> AsyncGenerator[market_data_pb2.SubscribeResponse]:
         """Batches from where the request says, then live."""
         await _bounded(request.symbols, context)
+        await _named(request.consumer, context)
         await self._guard.subscribe(request.consumer, context)
         after = await self._begin(request, context)
         journal = self._hub.journal
@@ -167,11 +169,15 @@ class MarketDataServicer(market_data_pb2_grpc.MarketDataServicer):
         """Note what a durable consumer will not ask for again; the answer is how far behind it is."""
         if not request.consumer:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "an acknowledgement needs the consumer's name")
+        await _named(request.consumer, context)
         journal = self._hub.journal
-        if not request.HasField("cursor"):
-            journal.take_up(request.consumer)
-        elif request.cursor.journal_id == journal.id:
-            journal.acknowledge(request.consumer, request.cursor.sequence)
+        try:
+            if not request.HasField("cursor"):
+                journal.take_up(request.consumer)
+            elif request.cursor.journal_id == journal.id:
+                journal.acknowledge(request.consumer, request.cursor.sequence)
+        except RavenError as error:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
         backlog = await asyncio.to_thread(journal.backlog, request.consumer)
         return market_data_pb2.AcknowledgeResponse(behind_rows=backlog.rows, behind_since_us=backlog.since_us)
 
@@ -197,6 +203,11 @@ async def _bounded(symbols: Any, context: Context) -> None:
             grpc.StatusCode.INVALID_ARGUMENT,
             f"{len(symbols)} symbols; at most {MAX_SYMBOLS_PER_REQUEST} a request",
         )
+
+
+async def _named(name: str, context: Context) -> None:
+    if name and (problem := name_problem(name)):
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, problem)
 
 
 def _cursor_response(cursor: Cursor) -> market_data_pb2.SubscribeResponse:

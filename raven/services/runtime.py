@@ -20,7 +20,7 @@ from raven.control.handler import ControlService
 from raven.control.plan import SERVICES, port_of, target_of
 from raven.control.wanted import WantedFile
 from raven.errors import InputError, RavenError
-from raven.files import FolderLock
+from raven.files import FolderLock, keep_private
 from raven.journal import Journal, JournalOptions
 from raven.rpc.access import Access, is_local
 from raven.rpc.connections import ENOUGH_FILES
@@ -29,6 +29,7 @@ from raven.rpc.follower import Follower
 from raven.rpc.hub import Hub
 from raven.rpc.server import Server
 from raven.rpc.subscriptions import SubscriptionTable
+from raven.services.preload import preload
 from raven.services.upkeep import bound_connections, keep_journal, keep_wanted, report_health, watch_disk
 from raven.settings import MAX_PORT, METRICS_PORT_OFFSET, LogLevel, Settings, load
 from raven.telemetry import MetricsServer, Telemetry, catch_loop_problems, catch_problems, set_up_logging
@@ -132,6 +133,8 @@ def main(
     except RavenError as error:
         sys.stderr.write(f"{name}: {error}\n")
         raise SystemExit(1) from None
+    keep_private(group_reads=settings.group_reads)
+    preload()
     set_up_logging(log_level or settings.log_level)
     telemetry = Telemetry(name)
     catch_problems(telemetry)

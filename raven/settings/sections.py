@@ -177,6 +177,7 @@ class TimebarSettings(Section):
 class Settings(BaseSettings):
     """Everything a service can be told; see the sections.
 
+    - `group_reads`: the group of the user that runs Raven may read its data; otherwise nobody else may.
     - `stores`: where rows go, each with a position of its own; trades to influx and delta, bars to timescale and delta.
       Empty: to the database that is configured; without one, and where `simulated` is set, to the embedded Delta Lake.
     - `store_probe_s`: how often a store is tried that needs mending: a wrong password, a missing bucket.
@@ -191,6 +192,7 @@ class Settings(BaseSettings):
     )
 
     data: Path = Path("data")
+    group_reads: bool = False
     simulated: bool = False
     log_level: LogLevel = "info"
     checkpoint_s: float = Field(2.0, gt=0)

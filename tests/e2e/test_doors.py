@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import socket
+import subprocess
+import sys
+import sysconfig
 import time
 import urllib.request
+import venv
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -20,6 +25,7 @@ from tests.e2e.cluster import Cluster, cluster, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
+PROJECT = Path(__file__).parents[2]
 STARS = "*" * 60 + "X"
 HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 COLLECTING = ("binance_spot", "binance_futures", "raven_timebar", "raven_tibs", "tick_persistence", "bar_persistence")
@@ -85,7 +91,9 @@ def healthy(run: Cluster) -> bool:
 
 
 def test_doors(tmp_path: Path) -> None:
-    with cluster(tmp_path, RAVEN__TIMEBAR__SECONDS="[1]", RAVEN__JOURNAL__SEGMENT_BYTES="1048576", RAVEN__CHECKPOINT_S="1") as run:
+    with cluster(
+        tmp_path, RAVEN__TIMEBAR__SECONDS="[1]", RAVEN__JOURNAL__SEGMENT_BYTES="1048576", RAVEN__CHECKPOINT_S="1"
+    ) as run:
         run.simulate("--venue", "both", "--symbol", "BTCUSDT", "--rate", "300")
         run.run("binance_futures", "raven.services.binance_futures")
         set_file_limit(run, "binance_futures", FEW_FILES, FEW_FILES)  # of this one it is the most
@@ -176,3 +184,55 @@ def no_file_to_open_ends_nothing(run: Cluster) -> None:
     rows = run.rows("trades")
     wait_until(lambda: run.rows("trades") > rows, 60, "trades are stored again")
     alive(run)
+
+
+def test_an_upgrade_ends_no_running_service(tmp_path: Path) -> None:
+    python, wheel = environment_of_its_own(tmp_path / "venv"), built_wheel(tmp_path)
+    pip = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check", "--quiet"]
+    subprocess.run([*pip, "install", "--no-deps", wheel], check=True)
+    with cluster(tmp_path / "run", RAVEN__TIMEBAR__SECONDS="[1]", RAVEN__CHECKPOINT_S="1") as run:
+        run.simulate("--venue", "both", "--symbol", "BTCUSDT", "--symbol", "ETHUSDT", "--rate", "100")
+        run.python = str(python)
+        run.start()
+        for service in ("tick_persistence", "bar_persistence"):
+            for venue in ("spot", "futures"):
+                run.ctl("start", "--service", service, "--symbol", "BTCUSDT", "--venue", venue, "--wait", "20")
+        go_on(run, "binance_spot", "binance_futures", "raven_timebar")
+        subprocess.run([*pip, "uninstall", "--yes", "raven-market-data"], check=True)
+        gone = subprocess.run([python, "-c", "import raven"], capture_output=True, check=False, cwd=tmp_path)
+        assert gone.returncode != 0
+        time.sleep(6)  # longer than anything that is looked at again and again
+        run.ctl("start", "--service", "tick_persistence", "--symbol", "ETHUSDT", "--wait", "20")
+        run.ctl("start", "--service", "tibs", "--symbol", "*USDT", "--wait", "20")
+        go_on(run, "binance_spot", "binance_futures", "raven_timebar")
+        subprocess.run([*pip, "install", "--no-deps", "--force-reinstall", wheel], check=True)
+        go_on(run, "binance_spot", "binance_futures", "raven_timebar")
+        alive(run)
+        wait_until(lambda: healthy(run), 60, "all is well")
+        rows = run.rows("trades")
+        wait_until(lambda: run.rows("trades") > rows, 60, "trades are stored")
+        for name in reversed(COLLECTING):
+            assert run.terminate(name) == 0, f"{name} does not end as told:\n{run.log(name)[-2000:]}"
+        assert not any("raceback" in run.log(name) for name in COLLECTING)
+
+
+def environment_of_its_own(folder: Path) -> Path:
+    """A virtual environment with all that Raven needs, but Raven itself; its interpreter."""
+    venv.create(folder, symlinks=True)
+    here, there = (Path(sysconfig.get_path("purelib", vars={"base": base})) for base in (sys.prefix, str(folder)))
+    for package in here.iterdir():
+        if "raven" not in package.name.lower():
+            (there / package.name).symlink_to(package)
+    return folder / "bin" / "python"
+
+
+def built_wheel(folder: Path) -> Path:
+    source = folder / "source"  # building leaves folders beside the sources
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(PROJECT / name, source)
+    for name in ("raven", "sql"):
+        shutil.copytree(PROJECT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, source], check=True)
+    return next(folder.glob("*.whl"))

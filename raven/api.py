@@ -18,7 +18,7 @@ from raven.bars.sized import MEASURES
 from raven.bars.time_bars import parse_every, with_empty
 from raven.batches.ipc import decode
 from raven.batches.schema import to_frame
-from raven.builders import DollarBars, TickBars, TickImbalanceBars, TimeBars, Trades, VolumeBars, build
+from raven.builders import DollarBars, TickBars, TickImbalanceBars, TimeBars, VolumeBars, build
 from raven.clock import utc
 from raven.control.plan import VENUES, resolve_venue, target_from, target_of
 from raven.errors import InputError, UpstreamError
@@ -30,6 +30,7 @@ from raven.sinks.delta import scan as delta
 from raven.sinks.stores import delta_root, stores_in_force
 from raven.sources.binance import BINANCE_SPOT
 from raven.sources.recordings import iter_trades, read_trades
+from raven.tabular import OnBad, Trades
 
 __all__ = [
     "DollarBars",
@@ -64,6 +65,7 @@ def time_bars(
     fill_empty: bool = False,
     venue: str = "",
     symbol: str = "",
+    on_bad: OnBad = "raise",
 ) -> pl.DataFrame:
     """Time bars of `trades`, one a row (columns of TIME_BAR_SCHEMA), by venue, symbol and time.
 
@@ -72,7 +74,7 @@ def time_bars(
     gives them one between the first and last bar of their symbol, of zero volume at the last close. Without
     trade_id `complete` is null. Raises InputError when columns or parameters do not fit.
     """
-    bars = build(TimeBars(every, venue=venue, symbol=symbol), trades, partial=partial)
+    bars = build(TimeBars(every, venue=venue, symbol=symbol, on_bad=on_bad), trades, partial=partial)
     return with_empty(bars, parse_every(every)) if fill_empty else bars
 
 
@@ -90,6 +92,7 @@ def tick_imbalance_bars(
     partial: bool = False,
     venue: str = "",
     symbol: str = "",
+    on_bad: OnBad = "raise",
 ) -> pl.DataFrame:
     """Tick imbalance bars of `trades`, one a row (columns of TIB_SCHEMA); the parameters are of TickImbalanceBars."""
     builder = TickImbalanceBars(
@@ -103,38 +106,41 @@ def tick_imbalance_bars(
         max_ticks=max_ticks,
         venue=venue,
         symbol=symbol,
+        on_bad=on_bad,
     )
     return build(builder, trades, partial=partial)
 
 
-def tick_bars(trades: Trades, ticks: int, *, partial: bool = False, venue: str = "", symbol: str = "") -> pl.DataFrame:
+def tick_bars(
+    trades: Trades, ticks: int, *, partial: bool = False, venue: str = "", symbol: str = "", on_bad: OnBad = "raise"
+) -> pl.DataFrame:
     """Bars of `ticks` trades each, one a row (columns of TIB_SCHEMA); `trades` and `partial` as in `time_bars`.
 
     theta is a bar's imbalance, buys less sells, and threshold the size it closed at; expected_size and
     expected_imbalance are null. A gap in trade ids ends a bar early, incomplete. Raises InputError when columns or
     parameters do not fit.
     """
-    return build(TickBars(ticks, venue=venue, symbol=symbol), trades, partial=partial)
+    return build(TickBars(ticks, venue=venue, symbol=symbol, on_bad=on_bad), trades, partial=partial)
 
 
 def volume_bars(
-    trades: Trades, volume: float, *, partial: bool = False, venue: str = "", symbol: str = ""
+    trades: Trades, volume: float, *, partial: bool = False, venue: str = "", symbol: str = "", on_bad: OnBad = "raise"
 ) -> pl.DataFrame:
     """Bars of `volume` base units or just above, one a row; columns and arguments as in `tick_bars`.
 
     A bar closes with the trade that reaches the size, and no trade is split.
     """
-    return build(VolumeBars(volume, venue=venue, symbol=symbol), trades, partial=partial)
+    return build(VolumeBars(volume, venue=venue, symbol=symbol, on_bad=on_bad), trades, partial=partial)
 
 
 def dollar_bars(
-    trades: Trades, dollars: float, *, partial: bool = False, venue: str = "", symbol: str = ""
+    trades: Trades, dollars: float, *, partial: bool = False, venue: str = "", symbol: str = "", on_bad: OnBad = "raise"
 ) -> pl.DataFrame:
     """Bars of `dollars` quote units or just above, one a row; columns and arguments as in `tick_bars`.
 
     A bar closes with the trade that reaches the size, and no trade is split.
     """
-    return build(DollarBars(dollars, venue=venue, symbol=symbol), trades, partial=partial)
+    return build(DollarBars(dollars, venue=venue, symbol=symbol, on_bad=on_bad), trades, partial=partial)
 
 
 def replay(

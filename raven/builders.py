@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections import Counter
 from datetime import timedelta
 from typing import Final, Self
 
@@ -16,16 +16,13 @@ from raven.bars.state import restore, snapshot
 from raven.bars.tick_imbalance import TickImbalanceKernel
 from raven.bars.time_bars import TimeBarKernel, parse_every
 from raven.batches.batch import TradeBatch
-from raven.batches.schema import BUY, SELL, TRADE_DTYPES, polars_schema
+from raven.batches.gate import BadReason, count
+from raven.batches.schema import TRADE_DTYPES, polars_schema
 from raven.batches.sequence import check_sequence
-from raven.errors import InputError, StateError
-
-Trades = pl.DataFrame | pl.LazyFrame | Iterable[pl.DataFrame]
-"""Trades as the bar functions take them: one frame, eager or lazy, or several in order."""
+from raven.errors import StateError
+from raven.tabular import OnBad, Table, Trades, admitted, in_order, tables_of
 
 SNAPSHOT_FORMAT: Final = 1
-REQUIRED: Final = ("ts_event", "price", "quantity", "side")
-_SIDES: Final = {"buy": BUY, "sell": SELL}
 
 
 class DroppedRowsWarning(UserWarning):
@@ -41,22 +38,34 @@ class _Saved(msgspec.Struct):
 class BarBuilder:
     """Carries one kernel's state over frames. Use a class of one bar type, such as `TimeBars`."""
 
-    def __init__(self, kernel: Kernel, *, venue: str, symbol: str) -> None:
+    def __init__(self, kernel: Kernel, *, venue: str, symbol: str, on_bad: OnBad) -> None:
         self._kernel = kernel
         self._venue = venue
         self._symbol = symbol
+        self._on_bad: OnBad = on_bad
         self._states: dict[str, pl.DataFrame] = {}
         self._last_ids: dict[str, dict[str, int]] = {}
         self.duplicates = 0
+        self.refused: Counter[BadReason] = Counter()
 
-    def update(self, trades: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
+    def update(self, trades: Table, *, sort: bool = False) -> pl.DataFrame:
         """Take the next trades; the bars they closed, one a row.
 
-        `trades` needs ts_event, price, quantity and side (+1/-1 or buy/sell); symbol, venue and trade_id are used
-        where present. Rows of one symbol must come in order. A repeated trade_id is dropped and counted in
-        `duplicates`. Raises InputError when a column is missing or of a type that does not fit.
+        `trades`: a frame of Polars, pandas or pyarrow, or anything with the Arrow PyCapsule interface, with
+
+        - ts_event: datetimes (naive ones are UTC), Unix time in s, ms, us or ns, or ISO text;
+        - price, quantity: finite numbers above 0, as numbers, decimals or text;
+        - side: 1 and -1, or buy and sell; or is_buyer_maker: true (the aggressor sold) and false;
+        - where present symbol, venue and trade_id (whole numbers).
+
+        Rows of one symbol must come in order; `sort` puts those of this call in order, by trade_id or else by
+        ts_event. A repeated trade_id is dropped and counted in `duplicates`. Raises InputError when a column is missing
+        or of a type that does not fit, and for the first row that is no trade; with `on_bad="skip"` such rows are left
+        out and counted in `refused`, by reason.
         """
-        frame = normalised(trades, venue=self._venue, symbol=self._symbol)
+        given = admitted(trades, venue=self._venue, symbol=self._symbol, on_bad=self._on_bad)
+        self.refused.update(count(given.refused))
+        frame = in_order(given.trades) if sort else given.trades
         parts = [self._step(venue, part) for (venue,), part in frame.partition_by("venue", as_dict=True).items()]
         return pl.concat(parts) if parts else self._empty()
 
@@ -103,8 +112,10 @@ class TimeBars(BarBuilder):
     `venue` and `symbol` name the trades of frames without such columns.
     """
 
-    def __init__(self, every: str | int | timedelta = "1m", *, venue: str = "", symbol: str = "") -> None:
-        super().__init__(TimeBarKernel(parse_every(every)), venue=venue, symbol=symbol)
+    def __init__(
+        self, every: str | int | timedelta = "1m", *, venue: str = "", symbol: str = "", on_bad: OnBad = "raise"
+    ) -> None:
+        super().__init__(TimeBarKernel(parse_every(every)), venue=venue, symbol=symbol, on_bad=on_bad)
 
 
 class TickImbalanceBars(BarBuilder):
@@ -128,6 +139,7 @@ class TickImbalanceBars(BarBuilder):
         max_ticks: int = 0,
         venue: str = "",
         symbol: str = "",
+        on_bad: OnBad = "raise",
     ) -> None:
         kernel = TickImbalanceKernel(
             initial_size=initial_size,
@@ -139,14 +151,14 @@ class TickImbalanceBars(BarBuilder):
             min_imbalance=min_imbalance,
             max_ticks=max_ticks,
         )
-        super().__init__(kernel, venue=venue, symbol=symbol)
+        super().__init__(kernel, venue=venue, symbol=symbol, on_bad=on_bad)
 
 
 class TickBars(BarBuilder):
     """Bars of `ticks` trades each. Raises InputError when `ticks` is no whole number above 0."""
 
-    def __init__(self, ticks: int, *, venue: str = "", symbol: str = "") -> None:
-        super().__init__(SizedBarKernel("tick", ticks), venue=venue, symbol=symbol)
+    def __init__(self, ticks: int, *, venue: str = "", symbol: str = "", on_bad: OnBad = "raise") -> None:
+        super().__init__(SizedBarKernel("tick", ticks), venue=venue, symbol=symbol, on_bad=on_bad)
 
 
 class VolumeBars(BarBuilder):
@@ -155,8 +167,8 @@ class VolumeBars(BarBuilder):
     A trade is never split, so a bar may be larger. Raises InputError when `volume` is not above 0.
     """
 
-    def __init__(self, volume: float, *, venue: str = "", symbol: str = "") -> None:
-        super().__init__(SizedBarKernel("volume", volume), venue=venue, symbol=symbol)
+    def __init__(self, volume: float, *, venue: str = "", symbol: str = "", on_bad: OnBad = "raise") -> None:
+        super().__init__(SizedBarKernel("volume", volume), venue=venue, symbol=symbol, on_bad=on_bad)
 
 
 class DollarBars(BarBuilder):
@@ -166,77 +178,27 @@ class DollarBars(BarBuilder):
     is not above 0.
     """
 
-    def __init__(self, dollars: float, *, venue: str = "", symbol: str = "") -> None:
-        super().__init__(SizedBarKernel("dollar", dollars), venue=venue, symbol=symbol)
+    def __init__(self, dollars: float, *, venue: str = "", symbol: str = "", on_bad: OnBad = "raise") -> None:
+        super().__init__(SizedBarKernel("dollar", dollars), venue=venue, symbol=symbol, on_bad=on_bad)
 
 
 def build(builder: BarBuilder, trades: Trades, *, partial: bool) -> pl.DataFrame:
     """All bars of `trades`; `partial` adds the open ones."""
-    parts = [builder.update(frame) for frame in frames_of(trades)]
+    tables, is_single = tables_of(trades)
+    parts = [builder.update(table, sort=is_single) for table in tables]
     if builder.duplicates:
         warnings.warn(
-            f"{builder.duplicates} rows were left out: their trade_id was not above those before it",
+            f"{_rows(builder.duplicates)} left out: their trade_id was not above those before it",
             DroppedRowsWarning,
             stacklevel=3,
         )
+    if builder.refused:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in builder.refused.most_common())
+        warnings.warn(f"{_rows(builder.refused.total())} left out: {reasons}", DroppedRowsWarning, stacklevel=3)
     if partial or not parts:
         parts.append(builder.open_bars())
     return pl.concat(parts).sort("venue", "symbol", "open_time", "first_trade_id", maintain_order=True)
 
 
-def frames_of(trades: Trades) -> Iterator[pl.DataFrame]:
-    """The frames of any kind of trades; a single frame is put in order, by trade_id or else by ts_event."""
-    if isinstance(trades, pl.LazyFrame | pl.DataFrame):
-        frame = trades.lazy().collect()
-        order = "trade_id" if "trade_id" in frame.columns else "ts_event"
-        yield frame.sort(order, maintain_order=True) if order in frame.columns else frame
-    else:
-        yield from trades
-
-
-def normalised(trades: pl.DataFrame | pl.LazyFrame, *, venue: str, symbol: str) -> pl.DataFrame:
-    """A user's frame with all trade columns and `venue`; see `BarBuilder.update`."""
-    frame = trades.collect() if isinstance(trades, pl.LazyFrame) else trades
-    if not isinstance(frame, pl.DataFrame):
-        raise InputError(f"trades are {type(trades).__name__}", hint="give a Polars frame; pl.from_pandas makes one")
-    missing = [name for name in REQUIRED if name not in frame.columns]
-    if missing:
-        raise InputError(f"columns missing: {', '.join(missing)}", hint=f"trades need {', '.join(REQUIRED)}")
-    defaults = {
-        "venue": pl.lit(venue),
-        "symbol": pl.lit(symbol),
-        "trade_id": pl.lit(None, dtype=pl.Int64),
-        "ts_recv": pl.col("ts_event"),
-        "origin": pl.lit(0, dtype=pl.Int8),
-    }
-    frame = frame.with_columns(**{name: value for name, value in defaults.items() if name not in frame.columns})
-    if frame.schema["side"] == pl.String:
-        frame = frame.with_columns(pl.col("side").replace_strict(_SIDES, default=None, return_dtype=pl.Int8))
-    try:
-        frame = frame.select("venue", *(_cast(frame, name, dtype) for name, dtype in TRADE_DTYPES.items()))
-    except pl.exceptions.PolarsError as error:
-        raise InputError(f"trades do not fit: {error}") from error
-    for name in REQUIRED:
-        if frame.get_column(name).null_count():
-            raise InputError(f"{name} holds nulls or values it cannot take", hint="side is +1/-1 or buy/sell")
-    _refuse(frame.get_column("side"), frame.get_column("side").abs() != 1, "other than +1 and -1")
-    for name in ("price", "quantity"):
-        column = frame.get_column(name)
-        _refuse(column, ~(column.is_finite() & (column > 0)), "that are no positive numbers")
-    return frame
-
-
-def _refuse(column: pl.Series, is_bad: pl.Series, what: str) -> None:
-    if is_bad.any():
-        raise InputError(f"{column.name} holds {is_bad.sum()} values {what}, the first {column.filter(is_bad)[0]}")
-
-
-def _cast(frame: pl.DataFrame, name: str, dtype: pl.DataType) -> pl.Expr:
-    column = pl.col(name)
-    if isinstance(dtype, pl.Datetime):
-        given = frame.schema[name]
-        if not isinstance(given, pl.Datetime):
-            raise InputError(f"{name} is {given}", hint="times are Datetime columns; naive ones are taken as UTC")
-        zoned = column.dt.replace_time_zone("UTC") if given.time_zone is None else column.dt.convert_time_zone("UTC")
-        return zoned.dt.cast_time_unit("us")
-    return column.cast(dtype)
+def _rows(count: int) -> str:
+    return "1 row was" if count == 1 else f"{count} rows were"

@@ -5,13 +5,21 @@ from __future__ import annotations
 import random
 import time as clock
 from datetime import UTC, datetime
+from typing import Final
 
 from raven.errors import InputError
+
+DAY_US: Final = 86_400_000_000
 
 
 def now_us() -> int:
     """UTC now, in microseconds since the epoch."""
     return clock.time_ns() // 1_000
+
+
+def tomorrow_us() -> int:
+    """A day from now, in microseconds since the epoch: no trade that came in can be as late."""
+    return now_us() + DAY_US
 
 
 def monotonic_ns() -> int:

@@ -6,7 +6,12 @@ libraries are mapped to these at the edge where they appear.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Final
+
+_IN_A_COMMAND: Final[ContextVar[bool]] = ContextVar("in_a_command", default=False)
 
 
 class RavenError(Exception):
@@ -70,3 +75,25 @@ class ExchangeError(RavenError):
 
 class RegionBlockedError(ExchangeError):
     """The exchange answers that it does not serve this region: the network itself works."""
+
+
+@contextmanager
+def in_a_command() -> Iterator[None]:
+    """Within it the caller is a command line, and `argument` speaks of options; every console script runs in it."""
+    token = _IN_A_COMMAND.set(True)
+    try:
+        yield
+    finally:
+        _IN_A_COMMAND.reset(token)
+
+
+def argument(name: str, value: object = None) -> str:
+    """How the caller gives `name`, in the language of the interface in use, for messages and hints.
+
+    `argument("venue")` is `venue=` in Python and `--venue` in a command; with a value it is `on_bad='skip'` and
+    `--on-bad skip`.
+    """
+    if _IN_A_COMMAND.get():
+        option = f"--{name.replace('_', '-')}"
+        return option if value is None else f"{option} {value}"
+    return f"{name}=" if value is None else f"{name}={value!r}"

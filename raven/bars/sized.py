@@ -25,6 +25,7 @@ Measure = Literal["tick", "volume", "dollar"]
 
 MEASURES: Final[tuple[Measure, ...]] = get_args(Measure)
 
+_PARAMETERS: Final[dict[Measure, str]] = {"tick": "ticks", "volume": "volume", "dollar": "dollars"}
 _DEFAULTS: Final[Defaults] = {**COMMON_DEFAULTS, "reached": 0.0}
 _NO_BARS: Final = pl.DataFrame(schema=TIB_DTYPES)
 _LEARNED: Final = ("expected_size", "expected_imbalance")
@@ -44,19 +45,19 @@ class SizedBarKernel:
     Gaps, times and proofs are those of tick imbalance bars: a jump in trade ids closes the open bar incomplete, times
     are folded at the running maximum, and a bar is complete when its ids are contiguous and follow a trade seen.
 
-    Raises InputError, naming the flag of `raven_tibs`, when `size` is not above 0 or, of ticks, no whole number.
+    Raises InputError, naming the parameter, when `size` is not above 0 or, of ticks, no whole number.
     """
 
     measure: Measure
     size: float
 
     def __post_init__(self) -> None:
-        flag = f"{self.measure}_bars"
-        size = number(flag, self.size)
+        name = _PARAMETERS[self.measure]
+        size = number(name, self.size)
         if self.measure == "tick" and (size < 1 or not size.is_integer()):
-            raise out_of_range(flag, self.size, "a whole number above 0")
+            raise out_of_range(name, self.size, "a whole number above 0")
         if size <= 0:
-            raise out_of_range(flag, self.size, "above 0")
+            raise out_of_range(name, self.size, "above 0")
         object.__setattr__(self, "size", size)
 
     @property

@@ -12,7 +12,7 @@ from raven.bars.carry import COMMON_DEFAULTS, Array, Columns, Defaults, empty_st
 from raven.bars.closing import open_bars, step
 from raven.bars.crossing import cut
 from raven.bars.fold import bars_frame
-from raven.bars.parameters import number, out_of_range, plain
+from raven.bars.parameters import number, out_of_range, plain, spelt
 from raven.batches.schema import TIB_DTYPES, TIB_SCHEMA
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class TickImbalanceKernel:
             if getattr(self, name) <= 0:
                 raise out_of_range(name, getattr(self, name), "above 0")
         if self.size_max < self.size_min:
-            raise out_of_range("size_max", self.size_max, f"at least --size-min, {plain(self.size_min)}")
+            raise out_of_range("size_max", self.size_max, f"at least {spelt('size_min')}, {plain(self.size_min)}")
         max_ticks = self.max_ticks or None
         if max_ticks is not None and (not isinstance(max_ticks, int) or max_ticks < 2):
             raise out_of_range("max_ticks", max_ticks, "a whole number of at least 2, or 0 for no limit")
@@ -113,8 +113,8 @@ class TickImbalanceKernel:
         least = self.size_min * self.min_imbalance
         if self.min_imbalance > 0 and least < _FEW_TRADES:
             return (
-                f"--min-imbalance {plain(self.min_imbalance)} with --size-min {plain(self.size_min)} lets "
-                f"the threshold fall to {least:g} trades: below {_FEW_TRADES} the bars are mostly noise"
+                f"{spelt('min_imbalance')} {plain(self.min_imbalance)} with {spelt('size_min')} {plain(self.size_min)} "
+                f"lets the threshold fall to {least:g} trades: below {_FEW_TRADES} the bars are mostly noise"
             )
         return None
 

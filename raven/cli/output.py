@@ -17,7 +17,7 @@ from rich.padding import Padding
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from raven.errors import RavenError
+from raven.errors import RavenError, in_a_command
 from raven.rpc.pb import control_pb2
 
 PIPED_WIDTH = 240
@@ -161,7 +161,8 @@ def progress(verb: str, *, enabled: bool) -> Iterator[Callable[[int], None]]:
 def exit_on_error(program: str, run: Callable[[], None]) -> None:
     """Run a command; Raven's errors become one line on standard error and exit code 1."""
     try:
-        run()
+        with in_a_command():
+            run()
     except RavenError as error:
         sys.stderr.write(f"{program}: {error}\n")
         raise SystemExit(1) from None

@@ -19,7 +19,7 @@ from raven.control.components import Component
 from raven.control.handler import ControlService
 from raven.control.plan import SERVICES, port_of, target_of
 from raven.control.wanted import WantedFile
-from raven.errors import InputError, RavenError
+from raven.errors import InputError, RavenError, in_a_command
 from raven.files import FolderLock, keep_private
 from raven.journal import Journal, JournalOptions
 from raven.rpc.access import Access, is_local
@@ -140,7 +140,8 @@ def main(
     catch_problems(telemetry)
     try:
         chosen = port if port is not None else port_of(settings, name)
-        asyncio.run(_serve(name, build, settings, host or settings.server.host, chosen, telemetry))
+        with in_a_command():
+            asyncio.run(_serve(name, build, settings, host or settings.server.host, chosen, telemetry))
     except KeyboardInterrupt:  # before there was anything to stop
         raise SystemExit(130) from None
     except Exception as group:  # noqa: BLE001 - the last place that can say why the service ends

@@ -15,7 +15,9 @@ from raven.batches.sequence import check_sequence
 from raven.errors import InputError
 from raven.journal import Journal
 from raven.sources.binance.protocol import EVENTS
-from raven.sources.recordings import infer_venue, iter_trades
+from raven.sources.recordings import iter_trades
+from raven.sources.recordings.kinds import describe
+from raven.sources.recordings.paths import expand
 
 
 @dataclass(slots=True)
@@ -48,11 +50,12 @@ def import_files(
     Raises InputError for files that cannot be read, are of several venues, or hold another series than their venue's
     source collects (its ids would be taken for those); JournalError for the journal.
     """
-    venues = {venue or infer_venue(path) for path in files}
+    files = expand(files)
+    venues = {describe(path).venue_for_sure(venue) for path in files}
     if len(venues) != 1:
         raise InputError(
             f"the files are of several venues: {', '.join(sorted(venues))}",
-            hint="import each venue on its own, or pass --venue",
+            hint="import each venue on its own",
         )
     found = venues.pop()
     folder = into or data / f"imported-{found.lower()}"

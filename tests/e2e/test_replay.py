@@ -207,7 +207,7 @@ def test_wrong_uses(tmp_path: Path, shared_data: Path, live_archive: Day) -> Non
         assert "of another version" in refused(str(other_version))
         assert "a journal of time_bars" in refused(str(bars))
         assert "one venue" in refused(archive, str(shared_data / "cryptofeed_BINANCE_FUTURES.jsonl.zst"))
-        assert "is of BINANCE_SPOT, not of BINANCE_FUTURES" in refused(
+        assert "is of venue BINANCE_SPOT by its columns, not BINANCE_FUTURES" in refused(
             archive, str(live_archive.journal), "--venue", "futures"
         )
         assert "cannot be replayed together" in refused(archive, str(live_archive.journal))

@@ -18,6 +18,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from raven.batches.accumulator import Accumulator
+from raven.clock import tomorrow_us
 from raven.settings import BinanceSettings, BinanceSpotSettings
 from raven.sources.binance.connection import Frame
 from raven.sources.binance.feed import Feed
@@ -186,7 +187,7 @@ class Taker:
                 continue
             self.feed.drained()
             frames, stamps, connections = zip(*items, strict=True)
-            decoded = decode_frames(frames, stamps, event=self._event)
+            decoded = decode_frames(frames, stamps, event=self._event, latest_us=tomorrow_us())
             assert not decoded.dead
             for reply, position in zip(decoded.control, decoded.control_at, strict=True):
                 self.feed.answered(reply, connections[position])

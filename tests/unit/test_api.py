@@ -110,13 +110,19 @@ def test_a_users_own_frame_needs_four_columns(archive: pl.DataFrame) -> None:
     ("change", "message"),
     [
         (lambda frame: frame.drop("side"), "columns missing: side"),
-        (lambda frame: frame.with_columns(side=pl.lit("BID")), "side holds nulls or values it cannot take"),
-        (lambda frame: frame.with_columns(pl.col("ts_event").dt.epoch("ms")), "ts_event is Int64.*Datetime"),
-        (lambda frame: frame.with_columns(price=pl.lit("1,5")), "trades do not fit"),
-        (lambda frame: frame.with_columns(price=pl.lit(None)), "price holds nulls"),
-        (lambda frame: frame.with_columns(price=pl.lit(float("nan"))), "price holds 5 values that are no positive"),
-        (lambda frame: frame.with_columns(quantity=pl.lit(-1.0)), "quantity holds 5 values that are no positive"),
-        (lambda frame: frame.with_columns(side=pl.lit(0)), "side holds 5 values other than"),
+        (
+            lambda frame: frame.with_columns(side=pl.lit("BID")),
+            "row 0, counted from 0: bad_side: side is BID; a side is",
+        ),
+        (lambda frame: frame.with_columns(side=pl.lit(True)), "side is Boolean.*booleans are taken as is_buyer_maker"),
+        (lambda frame: frame.with_columns(pl.col("ts_event").dt.date()), "ts_event is Date, which are no times"),
+        (lambda frame: frame.with_columns(price=pl.lit("1,5")), "bad_price: price is 1,5; a price is"),
+        (lambda frame: frame.with_columns(price=pl.lit(None)), "bad_price: price is missing"),
+        (lambda frame: frame.with_columns(price=pl.lit(float("nan"))), "bad_price: price is nan"),
+        (lambda frame: frame.with_columns(quantity=pl.lit(-1.0)), "bad_quantity: quantity is -1.0"),
+        (lambda frame: frame.with_columns(side=pl.lit(0)), "bad_side: side is 0"),
+        (lambda frame: frame.with_columns(trade_id=pl.lit(1.5)), "bad_id: trade_id is 1.5"),
+        (lambda frame: frame.with_columns(symbol=pl.lit("")), "bad_symbol: symbol is"),
     ],
 )
 def test_frames_that_do_not_fit_say_why(change: object, message: str) -> None:
@@ -131,13 +137,13 @@ def test_wrong_parameters_say_why() -> None:
         raven.time_bars(frame, "1 fortnight")
     with pytest.raises(InputError, match=r"size.min"):
         raven.tick_imbalance_bars(frame, size_min=-1)
-    with pytest.raises(InputError, match=r"tick-bars must be a whole number above 0, got 2.5"):
+    with pytest.raises(InputError, match=r"^ticks must be a whole number above 0, got 2.5"):
         raven.tick_bars(frame, 2.5)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"volume-bars must be above 0, got 0"):
+    with pytest.raises(InputError, match=r"^volume must be above 0, got 0"):
         raven.volume_bars(frame, 0)
-    with pytest.raises(InputError, match=r"dollar-bars must be a finite number, got nan"):
+    with pytest.raises(InputError, match=r"^dollars must be a finite number, got nan"):
         raven.DollarBars(float("nan"))
-    with pytest.raises(InputError, match="Polars frame"):
+    with pytest.raises(InputError, match=r"trades are dict.*give frames of Polars, pandas or pyarrow"):
         raven.TimeBars().update({"price": [1.0]})  # type: ignore[arg-type]
 
 

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raven.batches.gate import BadReason
 from raven.batches.schema import ORIGIN_REST, TRADE_DTYPES
 from raven.errors import InputError
 from raven.sources.binance.messages import (
@@ -24,8 +25,8 @@ from raven.sources.binance.messages import (
     subscribe_message,
     unsubscribe_message,
 )
-from raven.sources.binance.rows import BadReason
 
+LATEST_US = 4_102_444_800_000_000
 RECV_NS = 1_723_161_254_087_896_568
 TRADE = (
     b'{"stream":"btcusdt@trade","data":{"e":"trade","E":1723161255343,"s":"BTCUSDT","t":3735683259,'
@@ -36,8 +37,8 @@ BOOK_TICKER = b'{"stream":"btcusdt@bookTicker","data":{"u":5,"s":"BTCUSDT","b":"
 ACK = b'{"result":null,"id":1}'
 
 
-def decode(frames, event="trade", **options):
-    return decode_frames(frames, [RECV_NS + i for i in range(len(frames))], event=event, **options)
+def decode(frames, event="trade", latest_us=LATEST_US, **options):
+    return decode_frames(frames, [RECV_NS + i for i in range(len(frames))], event=event, latest_us=latest_us, **options)
 
 
 def raw(frame):
@@ -59,9 +60,9 @@ def accounted(decoded):
 
 def one_by_one(frames, event):
     """What `decode_frames` must give for the whole batch, each frame decoded alone."""
-    alone = [decode_frames([frame], [RECV_NS + i], event=event) for i, frame in enumerate(frames)]
+    alone = [decode_frames([frame], [RECV_NS + i], event=event, latest_us=LATEST_US) for i, frame in enumerate(frames)]
     trades = pl.concat([pl.DataFrame(schema=TRADE_DTYPES), *(d.trades for d in alone)])
-    dead = [d._replace(position=i) for i, decoded in enumerate(alone) for d in decoded.dead]
+    dead = [d._replace(refusal=d.refusal._replace(row=i)) for i, decoded in enumerate(alone) for d in decoded.dead]
     other = sum((d.other for d in alone), start=type(alone[0].other)())
     return trades, dead, [reply for d in alone for reply in d.control], other
 
@@ -152,11 +153,11 @@ def test_every_recorded_control_frame_is_understood(shared_data):
     ("name", "value", "reason"),
     [
         ("s", "", BadReason.BAD_SYMBOL),
-        ("s", 5, BadReason.BAD_FIELD),
-        ("s", None, BadReason.BAD_FIELD),
+        ("s", 5, BadReason.BAD_SYMBOL),
+        ("s", None, BadReason.BAD_SYMBOL),
         ("t", -1, BadReason.BAD_ID),
-        ("t", 2**63, BadReason.BAD_FIELD),
-        ("t", None, BadReason.BAD_FIELD),
+        ("t", 2**63, BadReason.BAD_ID),
+        ("t", None, BadReason.BAD_ID),
         ("T", 0, BadReason.BAD_TIME),
         ("T", -9_223_370_313_693_520_274, BadReason.BAD_TIME),  # times 1000 it wraps around into 2024
         ("T", 1_230_767_999_999, BadReason.BAD_TIME),
@@ -165,21 +166,21 @@ def test_every_recorded_control_frame_is_understood(shared_data):
         ("p", "-1", BadReason.BAD_PRICE),
         ("p", "NaN", BadReason.BAD_PRICE),
         ("p", "Infinity", BadReason.BAD_PRICE),
-        ("p", "", BadReason.BAD_FIELD),
-        ("p", "1,5", BadReason.BAD_FIELD),
-        ("p", "1e400", BadReason.BAD_FIELD),
+        ("p", "", BadReason.BAD_PRICE),
+        ("p", "1,5", BadReason.BAD_PRICE),
+        ("p", "1e400", BadReason.BAD_PRICE),
         ("q", "0.000", BadReason.BAD_QUANTITY),
         ("q", "inf", BadReason.BAD_QUANTITY),
-        ("q", ["1"], BadReason.BAD_FIELD),
-        ("m", "perhaps", BadReason.BAD_FIELD),
-        ("m", None, BadReason.BAD_FIELD),
+        ("q", ["1"], BadReason.BAD_QUANTITY),
+        ("m", "perhaps", BadReason.BAD_SIDE),
+        ("m", None, BadReason.BAD_SIDE),
     ],
 )
 def test_a_bad_trade_costs_itself_alone_and_says_why(name, value, reason):
     bad = with_field(name, value)
     for frames, position in (([TRADE, bad, NEXT], 1), ([bad], 0), ([BOOK_TICKER, TRADE, bad, NEXT], 2)):
         decoded = assert_same_as_one_by_one(frames, "trade")
-        assert decoded.dead == [(reason, bad, position)]
+        assert [(d.reason, d.frame, d.refusal.row) for d in decoded.dead] == [(reason, bad, position)]
         assert accounted(decoded) == len(frames)
 
 
@@ -346,7 +347,7 @@ def batches_of_mutants(shared_data, count, seed):
 def assert_sound(frames, event):
     decoded = decode(frames, event)
     assert accounted(decoded) == len(frames)
-    assert all(frames[dead.position] is dead.frame for dead in decoded.dead)
+    assert all(frames[dead.refusal.row] is dead.frame for dead in decoded.dead)
     trades = decoded.trades
     assert trades.schema == pl.Schema(TRADE_DTYPES)
     assert sum(trades.null_count().row(0)) == 0
@@ -377,7 +378,7 @@ def test_a_batch_decodes_as_its_frames_do_one_by_one(shared_data):
 
 def test_as_many_receive_times_as_frames_are_needed():
     with pytest.raises(InputError, match="2 frames came with 1"):
-        decode_frames([TRADE, NEXT], np.array([RECV_NS]), event="trade")
+        decode_frames([TRADE, NEXT], np.array([RECV_NS]), event="trade", latest_us=LATEST_US)
 
 
 def test_subscribing():

@@ -26,7 +26,8 @@ from raven.sources.replay.source import OVER, ReplaySource
 from raven.telemetry import Telemetry
 from tests.unit.samples import START, trades
 
-SCHEMA = stream_schema(TRADE_SCHEMA, kind="trades", venue="BINANCE_SPOT")
+SPOT = "BINANCE_SPOT"
+SCHEMA = stream_schema(TRADE_SCHEMA, kind="trades", venue=SPOT)
 NO_OPTIONS = JournalOptions()
 START_US = int(START.timestamp() * 1e6)
 
@@ -167,7 +168,7 @@ class TestFiles:
         return path
 
     def test_cut_by_rows_with_gaps_and_without_repeats(self, parquet: Path) -> None:
-        recording = open_recording([parquet])
+        recording = open_recording([parquet], venue=SPOT)
         found = list(recording.batches(None, {}))
         assert [one.batch.num_rows for one in found] == [8_192, 8_192, 8_191, 5_420]
         assert [gap for one in found for gap in one.meta.gaps] == [Gap("BTCUSDT", 9_999, 10_005, reason="not recorded")]
@@ -178,17 +179,17 @@ class TestFiles:
 
     @pytest.mark.parametrize("speed", [None, 100.0])
     def test_from_any_place_on(self, parquet: Path, speed: float | None) -> None:
-        whole = list(open_recording([parquet], speed=speed).batches(None, {}))
+        whole = list(open_recording([parquet], venue=SPOT, speed=speed).batches(None, {}))
         expected = rows_of(whole)
         taken = 0
         for one in islice(whole, 0, len(whole) - 1, 1 + len(whole) // 5):
             taken = sum(each.batch.num_rows for each in whole[: whole.index(one) + 1])
             last_ids = {"BTCUSDT": int(to_frame(one.batch)["trade_id"][-1])}
-            rest = list(open_recording([parquet]).batches(one.meta.input[1], last_ids))
+            rest = list(open_recording([parquet], venue=SPOT).batches(one.meta.input[1], last_ids))
             assert_frame_equal(rows_of(rest), expected[taken:])
 
     def test_at_a_speed_a_batch_spans_what_one_would_live(self, parquet: Path) -> None:
-        found = list(open_recording([parquet], speed=100.0).batches(None, {}))
+        found = list(open_recording([parquet], venue=SPOT, speed=100.0).batches(None, {}))
         for one in found:
             times = to_frame(one.batch)["ts_event"].dt.epoch("us")
             assert times.max() - times.min() < 100 * BATCH_AGE_US
@@ -215,7 +216,7 @@ class TestFiles:
             [parts[0][1:2], parts[0][:1], parts[0][2:]]
         )  # a time that goes back does not change the order
         swapped.write_parquet(paths[0])
-        found = list(open_recording(paths).batches(None, {}))
+        found = list(open_recording(paths, venue=SPOT).batches(None, {}))
         merged = rows_of(found)
         assert merged.height == sum(part.height for part in parts) - 1
         times = merged.get_column("ts_event")
@@ -226,18 +227,18 @@ class TestFiles:
         assert not any(one.meta.gaps for one in found)
         one = found[1]
         last_ids = dict(rows_of(found[:2]).group_by("symbol").agg(pl.col("trade_id").max()).iter_rows())
-        rest = list(open_recording(paths).batches(one.meta.input[1], last_ids))
+        rest = list(open_recording(paths, venue=SPOT).batches(one.meta.input[1], last_ids))
         assert_frame_equal(rows_of(rest), rows_of(found[2:]))
 
     def test_times(self, parquet: Path) -> None:
         choice = Choice(start_us=START_US + 10_000_000, end_us=START_US + 20_000_000)
-        recording = open_recording([parquet], choice=choice)
+        recording = open_recording([parquet], venue=SPOT, choice=choice)
         assert rows_of(list(recording.batches(None, {})))["trade_id"].to_list() == list(range(1_000, 2_000))
         assert (recording.first_us, recording.last_us) == (START_US + 10_000_000, START_US + 19_990_000)
         with pytest.raises(InputError, match="no trade lies between"):
-            open_recording([parquet], choice=Choice(end_us=START_US))
+            open_recording([parquet], venue=SPOT, choice=Choice(end_us=START_US))
         with pytest.raises(InputError, match="not before its end"):
-            open_recording([parquet], choice=Choice(start_us=5, end_us=5))
+            open_recording([parquet], venue=SPOT, choice=Choice(start_us=5, end_us=5))
 
     def test_another_series_is_not_taken_for_the_venues_own(self, shared_data: Path) -> None:
         with pytest.raises(InputError, match="no aggTrade frames"):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from raven.bars.sized import SizedBarKernel, first_reaching
 from raven.bars.state import restore, snapshot
 from raven.batches.schema import TIB_DTYPES
-from raven.errors import InputError
+from raven.errors import InputError, in_a_command
 from tests.unit.oracles import Trade, assert_same_bars
 from tests.unit.strategies import VENUE, archive_trades, batch_of, cut_at, cuts, frame_of, in_batches, run, run_frames
 
@@ -146,8 +146,11 @@ def test_the_sum_is_made_trade_by_trade_over_any_windows():
         ("dollar", 0.0, "above 0"),
     ],
 )
-def test_a_size_out_of_range_is_refused_by_its_flag(measure, size, allowed):
-    with pytest.raises(InputError, match=rf"--{measure}-bars must be {allowed}, got {size!r}"):
+def test_a_size_out_of_range_is_refused_in_the_words_of_the_interface(measure, size, allowed):
+    name = {"tick": "ticks", "volume": "volume", "dollar": "dollars"}[measure]
+    with pytest.raises(InputError, match=rf"^{name} must be {allowed}, got {size!r}"):
+        SizedBarKernel(measure, size)
+    with in_a_command(), pytest.raises(InputError, match=rf"^--{measure}-bars must be {allowed}, got {size!r}"):
         SizedBarKernel(measure, size)
 
 

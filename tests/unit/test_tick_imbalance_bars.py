@@ -13,7 +13,7 @@ from raven.bars.tick_imbalance import TickImbalanceKernel
 from raven.batches.batch import TradeBatch
 from raven.batches.schema import TIB_DTYPES
 from raven.batches.sequence import check_sequence
-from raven.errors import InputError
+from raven.errors import InputError, in_a_command
 from tests.unit.oracles import TickImbalanceOracle, Trade, assert_as_oracle, assert_same_bars
 from tests.unit.strategies import (
     VENUE,
@@ -152,8 +152,10 @@ def test_min_imbalance_bounds_b_and_keeps_its_sign():
         ("max_ticks", True),
     ],
 )
-def test_a_parameter_out_of_range_is_refused_by_its_flag(name, value):
-    with pytest.raises(InputError, match=rf"--{name.replace('_', '-')} must be .*, got {value!r}"):
+def test_a_parameter_out_of_range_is_refused_in_the_words_of_the_interface(name, value):
+    with pytest.raises(InputError, match=rf"^{name} must be .*, got {value!r}"):
+        TickImbalanceKernel(**{name: value})
+    with in_a_command(), pytest.raises(InputError, match=rf"^--{name.replace('_', '-')} must be .*, got {value!r}"):
         TickImbalanceKernel(**{name: value})
 
 
@@ -186,7 +188,7 @@ def test_the_label_names_every_parameter():
 def test_a_guard_too_low_to_help_is_warned_of():
     assert TickImbalanceKernel().warning is None
     assert TickImbalanceKernel(min_imbalance=0.1).warning is None
-    assert "--min-imbalance 0.09" in TickImbalanceKernel(min_imbalance=0.09).warning
+    assert "min_imbalance 0.09 with size_min 50" in TickImbalanceKernel(min_imbalance=0.09).warning
 
 
 def test_trades_without_ids_make_bars_without_proof():

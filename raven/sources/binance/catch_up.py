@@ -14,7 +14,7 @@ from raven.batches.hold import Hold
 from raven.clock import now_us
 from raven.errors import ExchangeError
 from raven.sources.binance.epochs import newest_trade_id
-from raven.sources.binance.heal import Page, read_answer
+from raven.sources.binance.heal import Page, read_answer, tell_refused
 from raven.sources.binance.protocol import VenueProtocol
 from raven.sources.binance.rest import BinanceRest
 from raven.telemetry import Telemetry
@@ -99,12 +99,14 @@ class CatchUp:
                 protocol.trades_path, weight=protocol.trades_weight, symbol=symbol,
                 fromId=str(page.first_id), limit=str(protocol.trades_limit),
             )  # fmt: skip
-            trades = read_answer(body, page, protocol, recv_us=now_us()).trades
+            answer = read_answer(body, page, protocol, recv_us=now_us())
         except ExchangeError as error:
             self._telemetry.warning(
                 "catch_up_failed", f"whether a quiet symbol missed trades cannot be asked: {error}", symbol=symbol
             )
             return
+        tell_refused(self._telemetry, page, answer.refused)
+        trades = answer.trades
         if trades.height:
             self._fetched(trades)  # what lies behind them shows as a jump, or is asked for by the next one
             if trades.height == protocol.trades_limit:

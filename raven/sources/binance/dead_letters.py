@@ -27,7 +27,14 @@ class DeadLetters:
         stamp = now_us()
         encoder = msgspec.json.Encoder()
         lines = [
-            encoder.encode({"time_us": stamp, "reason": item.reason, "frame": item.frame.decode(errors="replace")})
+            encoder.encode(
+                {
+                    "time_us": stamp,
+                    "reason": item.reason,
+                    "what": str(item.refusal),
+                    "frame": item.frame.decode(errors="replace"),
+                }
+            )
             for item in dead
         ]
         with self.path.open("ab") as file:

@@ -14,10 +14,11 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias, TypeVa
 import msgspec
 import numpy as np
 import polars as pl
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from raven.sources.binance import TradeEvent
 from raven.sources.binance.rows import Figures
+from raven.sources.binance.written import NOTHING, Written, written_type
 
 T = TypeVar("T")
 
@@ -27,7 +28,10 @@ UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises on bytes from outside: malformed or unexpected JSON, invalid UTF-8, endless nesting."""
 
 
-class _Figures(Struct, gc=False, rename={"symbol": "s", "time": "T", "price": "p", "quantity": "q", "maker": "m"}):
+_SHORT: Final = {"symbol": "s", "time": "T", "price": "p", "quantity": "q", "maker": "m"}
+
+
+class _Figures(Struct, gc=False, rename=_SHORT):
     symbol: str
     time: Int64
     price: float
@@ -35,20 +39,26 @@ class _Figures(Struct, gc=False, rename={"symbol": "s", "time": "T", "price": "p
     maker: bool
 
 
-class _Trade(_Figures, gc=False, kw_only=True, rename={"event": "e", "trade_id": "t", "kind": "X"}):
+class _Trade(_Figures, gc=False, kw_only=True, rename={"event": "e", "trade_id": "t", "kind": "X", "market": "st"}):
     event: Literal["trade"]
     trade_id: Int64
     kind: Literal["MARKET"] = "MARKET"
+    market: Literal[1] = 1
     data: UnsetType = UNSET
 
 
-class _AggTrade(_Figures, gc=False, kw_only=True, rename={"event": "e", "trade_id": "a"}):
+class _AggTrade(_Figures, gc=False, kw_only=True, rename={"event": "e", "trade_id": "a", "market": "st"}):
     event: Literal["aggTrade"]
     trade_id: Int64
+    market: Literal[1] = 1
     data: UnsetType = UNSET
 
 
 AnyTrade: TypeAlias = _Trade | _AggTrade
+
+
+class _Enveloped(Struct, gc=False):
+    data: Raw = NOTHING
 
 
 class _CombinedTrade(Struct, gc=False):
@@ -59,13 +69,14 @@ class _CombinedAggTrade(Struct, gc=False):
     data: _AggTrade
 
 
-class Body(Struct, rename={"event": "e", "update_id": "u", "kind": "X"}):
+class Body(Struct, rename={"event": "e", "update_id": "u", "kind": "X", "market": "st"}):
     """As much of any event as tells what it is."""
 
     event: str | UnsetType = UNSET
     update_id: int | UnsetType = UNSET
     lastUpdateId: int | UnsetType = UNSET  # noqa: N815 - the exchange's name
     kind: Any = UNSET
+    market: Any = UNSET
 
 
 class Refusal(Struct):
@@ -92,6 +103,7 @@ class Form(NamedTuple):
     needle: bytes
     combined: msgspec.json.Decoder[Any]
     raw: msgspec.json.Decoder[Any]
+    written: msgspec.json.Decoder[Any]
 
 
 FORMS: Final[dict[TradeEvent, Form]] = {
@@ -99,14 +111,17 @@ FORMS: Final[dict[TradeEvent, Form]] = {
         b'"e":"trade"',
         msgspec.json.Decoder(_CombinedTrade, strict=False),
         msgspec.json.Decoder(_Trade, strict=False),
+        msgspec.json.Decoder(written_type(**_SHORT, trade_id="t")),
     ),
     "aggTrade": Form(
         b'"e":"aggTrade"',
         msgspec.json.Decoder(_CombinedAggTrade, strict=False),
         msgspec.json.Decoder(_AggTrade, strict=False),
+        msgspec.json.Decoder(written_type(**_SHORT, trade_id="a")),
     ),
 }
 
+_ENVELOPED: Final = msgspec.json.Decoder(_Enveloped)
 PROBE: Final = msgspec.json.Decoder(Probe | list[Body])
 
 _data = attrgetter("data")
@@ -147,6 +162,16 @@ def decode_trade(frame: bytes, form: Form) -> AnyTrade | None:
     return None
 
 
+def written(frame: bytes, form: Form) -> Written | None:
+    """The values of a trade as they stand in its frame, whatever they are; None when it is no object."""
+    try:
+        body = _ENVELOPED.decode(frame).data
+        found: Written = form.written.decode(body or frame)
+    except UNREADABLE:
+        return None
+    return found
+
+
 def event_of(probe: Probe | list[Body]) -> str | None:
     """The event type of a frame, of a list of events the first one's; None where it cannot be told.
 
@@ -167,6 +192,12 @@ def kind_of(probe: Probe | list[Body]) -> Any:
     """The kind (`X`) of a print of USD-M futures; None where there is none."""
     body = _body(probe)
     return None if isinstance(body, list) or not isinstance(body.kind, str) else body.kind
+
+
+def is_of_other_market(probe: Probe | list[Body]) -> bool:
+    """Whether a frame says that it is of another market than USD-M, whose stream carries COIN-M as well (`st` is 2)."""
+    body = _body(probe)
+    return not isinstance(body, list) and isinstance(body.market, int) and body.market != 1
 
 
 def _body(probe: Probe | list[Body]) -> Body | list[Body]:

@@ -15,15 +15,15 @@ from typing import Final, NamedTuple
 import numpy as np
 import polars as pl
 
+from raven.batches.gate import Refusal, count
 from raven.batches.hold import Missing
 from raven.batches.schema import ORIGIN_REST
-from raven.clock import Backoff, now_us
+from raven.clock import DAY_US, Backoff, now_us
 from raven.errors import ExchangeError
 from raven.sources.binance.frames import UNREADABLE
 from raven.sources.binance.protocol import VenueProtocol
-from raven.sources.binance.replies import decode_list, figures
+from raven.sources.binance.replies import read_list
 from raven.sources.binance.rest import BinanceRest
-from raven.sources.binance.rows import build_rows
 from raven.telemetry import Telemetry
 
 CONCURRENT_REQUESTS: Final = 8
@@ -46,12 +46,13 @@ class Page(NamedTuple):
 class Answer(NamedTuple):
     """What a request for a page gave: its trades, and the ids that the venue passes over.
 
-    `next_id` is where to go on: behind the last id that was answered for.
+    `next_id` is where to go on: behind the last id that was answered for. `refused` are its entries that are no trades.
     """
 
     trades: pl.DataFrame
     absent: tuple[Page, ...]
     next_id: int
+    refused: Sequence[Refusal] = ()
 
 
 def pages(missing: Sequence[Missing], limit: int) -> Iterator[Page]:
@@ -68,19 +69,31 @@ def pages(missing: Sequence[Missing], limit: int) -> Iterator[Page]:
 def read_answer(body: bytes, page: Page, protocol: VenueProtocol, *, recv_us: int) -> Answer:
     """The reply to a request for `page`. Raises ExchangeError when it is no list of trades."""
     try:
-        listed = decode_list(body, protocol.event)
+        rows = read_list(
+            body, protocol.event, page.symbol, recv_us=recv_us, origin=ORIGIN_REST, latest_us=recv_us + DAY_US
+        )
     except UNREADABLE as error:
         raise ExchangeError(f"{protocol.trades_path} answered something else than trades: {error}") from error
-    symbols = pl.repeat(page.symbol, len(listed), dtype=pl.String, eager=True)
-    stamps = np.full(len(listed), recv_us, dtype=np.int64)
-    trades = build_rows(figures(listed, symbols), recv_us=stamps, origin=ORIGIN_REST).trades.sort("trade_id")
+    trades = rows.trades.sort("trade_id")
     ids = trades.get_column("trade_id")
     known_stop = min(page.stop_id, int(ids[-1]) + 1) if ids.len() else page.first_id
     trades = trades.filter(ids.is_between(page.first_id, page.stop_id, closed="left"))
     edges = np.concatenate(([page.first_id - 1], trades.get_column("trade_id").to_numpy(), [known_stop]))
     jumps = np.flatnonzero(np.diff(edges) > 1)
     absent = (Page(page.symbol, first + 1, stop) for first, stop in zip(edges[jumps], edges[jumps + 1], strict=True))
-    return Answer(trades, tuple(Page(symbol, int(first), int(stop)) for symbol, first, stop in absent), known_stop)
+    return Answer(
+        trades, tuple(Page(symbol, int(first), int(stop)) for symbol, first, stop in absent), known_stop, rows.refused
+    )
+
+
+def tell_refused(telemetry: Telemetry, page: Page, refused: Sequence[Refusal]) -> None:
+    """Count and tell the entries of an answer that are no trades."""
+    for reason, rows in count(refused).items():
+        telemetry.add("dead_frames", rows, reason=reason)
+    if refused:
+        telemetry.warning(
+            "dead_frames", f"trades of {page.symbol} came over REST that are none: {refused[0]}", frames=len(refused)
+        )
 
 
 class Healer:
@@ -146,6 +159,7 @@ class Healer:
                 await asyncio.sleep(backoff.next_s())
                 continue
             self._is_failing = False
+            tell_refused(self._telemetry, page, answer.refused)
             if answer.trades.height:
                 self._fetched(answer.trades)
             if answer.absent and answer.absent != doubted:

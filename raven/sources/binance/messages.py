@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import compress, repeat
-from operator import contains, itemgetter, not_
+from operator import attrgetter, contains, itemgetter, not_
 from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import quote
 
@@ -20,21 +20,29 @@ import numpy.typing as npt
 import polars as pl
 from msgspec import UNSET
 
-from raven.batches.schema import ORIGIN_LIVE
+from raven.batches.gate import BadReason, Checked, Refusal, show
+from raven.batches.raw import admit
+from raven.batches.schema import ORIGIN_LIVE, TRADE_DTYPES
 from raven.errors import InputError
 from raven.sources.binance import TradeEvent
 from raven.sources.binance import frames as wire
-from raven.sources.binance.rows import BadReason, build_rows
+from raven.sources.binance.markets import coin_m_among
+from raven.sources.binance.rows import build_rows
+from raven.sources.binance.written import Written, columns
 
 _NOT_MARKET: Final = frozenset({"INSURANCE_FUND", "ADL", "NA"})
 
 
 class Dead(NamedTuple):
-    """A frame that could not be used, as it came; `position` is its place in the batch."""
+    """A frame that could not be used, as it came, and why; the refusal's `row` is its place in the batch."""
 
-    reason: BadReason
+    refusal: Refusal
     frame: bytes
-    position: int
+
+    @property
+    def reason(self) -> BadReason:
+        """Which rule it breaks."""
+        return self.refusal.reason
 
 
 class ControlReply(NamedTuple):
@@ -73,17 +81,19 @@ class Decoded:
 
 def decode_frames(
     frames: Sequence[bytes],
-    recv_ns: Sequence[int] | npt.NDArray[np.int64],
+    recv_ns: Sequence[int] | npt.NDArray[np.int64] | None,
     *,
     event: TradeEvent,
+    latest_us: int,
     origin: int = ORIGIN_LIVE,
 ) -> Decoded:
     """Decode one micro-batch of n frames, combined (`{"stream":…,"data":…}`) or raw, in one call.
 
-    `recv_ns`: when each was received, Unix nanoseconds. `event`: whose series is wanted, `trade` (ids `t`) or
-    `aggTrade` (ids `a`). No frame raises; InputError only when the two lengths differ.
+    `recv_ns`: when each was received, Unix nanoseconds; None: not known, ts_recv is ts_event then. `event`: whose
+    series is wanted, `trade` (ids `t`) or `aggTrade` (ids `a`). `latest_us`: no trade is as late, Unix microseconds. No
+    frame raises; InputError only when the two lengths differ.
     """
-    if len(frames) != len(recv_ns):
+    if recv_ns is not None and len(frames) != len(recv_ns):
         raise InputError(f"{len(frames)} frames came with {len(recv_ns)} receive times")
     found = _Sorted()
     positions: npt.NDArray[np.int64] | slice = slice(None)
@@ -93,27 +103,64 @@ def decode_frames(
         found.trades.sort(key=itemgetter(0))
         positions = np.fromiter(map(itemgetter(0), found.trades), np.int64, len(found.trades))
         trades = list(map(itemgetter(1), found.trades))
-    recv_us = np.asarray(recv_ns, dtype=np.int64)[positions] // 1000
-    rows = build_rows(wire.figures(trades), recv_us=recv_us, origin=origin)
-    for row, reason in rows.bad:
-        found.dead.append((row if isinstance(positions, slice) else int(positions[row]), reason))
-    found.dead.sort(key=itemgetter(0))
+    place = np.arange(len(frames))[positions]
+    trades, place = _of_this_market(trades, place, frames, found)
+    recv_us = None if recv_ns is None else np.asarray(recv_ns, dtype=np.int64) // 1000
+    stamps = None if recv_us is None else recv_us[place]
+    rows = build_rows(wire.figures(trades), recv_us=stamps, origin=origin, latest_us=latest_us)
+    found.dead += [refusal._replace(row=int(place[refusal.row])) for refusal in rows.refused]
+    kept = rows.trades if not found.odd else _with_odd(rows, place, recv_us, found, origin, latest_us)
     found.control.sort(key=itemgetter(0))
     return Decoded(
-        rows.trades,
-        [Dead(reason, frames[position], position) for position, reason in found.dead],
+        kept,
+        [Dead(refusal, frames[refusal.row]) for refusal in sorted(found.dead, key=itemgetter(0))],
         [reply for _, reply in found.control],
         [position for position, _ in found.control],
         found.other,
     )
 
 
+def _of_this_market(
+    trades: list[wire.AnyTrade], place: npt.NDArray[np.int64], frames: Sequence[bytes], found: _Sorted
+) -> tuple[list[wire.AnyTrade], npt.NDArray[np.int64]]:
+    """`trades` and their places without those of another market, told by their symbols, which are dead."""
+    others = coin_m_among(map(attrgetter("symbol"), trades))
+    if not others:
+        return trades, place
+    is_other = np.isin(list(map(attrgetter("symbol"), trades)), others)
+    found.dead += [_refusal(at, frames[at], BadReason.OTHER_MARKET) for at in place[is_other].tolist()]
+    return list(compress(trades, ~is_other)), place[~is_other]
+
+
+def _with_odd(
+    rows: Checked,
+    place: npt.NDArray[np.int64],
+    recv_us: npt.NDArray[np.int64] | None,
+    found: _Sorted,
+    origin: int,
+    latest_us: int,
+) -> pl.DataFrame:
+    """The trades of a batch with those that are written in an unusual way but say what a trade says."""
+    at = np.fromiter(map(itemgetter(0), found.odd), np.int64, len(found.odd))
+    written = columns(list(map(itemgetter(1), found.odd)))
+    if recv_us is not None:
+        written = written.with_columns(pl.Series("ts_recv", recv_us[at]).cast(TRADE_DTYPES["ts_recv"]))
+    odd = admit(written, latest_us=latest_us, origin=origin)
+    found.dead += [refusal._replace(row=int(at[refusal.row])) for refusal in odd.refused]
+    if odd.trades.is_empty():
+        return rows.trades
+    places = [*np.delete(place, [r.row for r in rows.refused]), *np.delete(at, [r.row for r in odd.refused])]
+    order = pl.Series("_place", places)
+    return pl.concat([rows.trades, odd.trades]).with_columns(order).sort("_place").drop("_place")
+
+
 @dataclass(slots=True)
 class _Sorted:
-    """The frames of a batch by what they are, with their positions in it."""
+    """The frames of a batch by what they are, with their positions in it; `odd`: trades that do not decode as such."""
 
     trades: list[tuple[int, wire.AnyTrade]] = field(default_factory=list)
-    dead: list[tuple[int, BadReason]] = field(default_factory=list)
+    odd: list[tuple[int, Written]] = field(default_factory=list)
+    dead: list[Refusal] = field(default_factory=list)
     control: list[tuple[int, ControlReply]] = field(default_factory=list)
     other: Counter[str] = field(default_factory=Counter)
 
@@ -156,7 +203,7 @@ def _sort_one(position: int, frame: bytes, event: TradeEvent, found: _Sorted) ->
     if trade is not None:
         found.trades.append((position, trade))
     else:
-        found.dead.append((position, reason))
+        found.dead.append(_refusal(position, frame, reason))
 
 
 def _sort_probe(
@@ -168,10 +215,14 @@ def _sort_probe(
         kind = wire.kind_of(probe)
         if trade is not None:
             found.trades.append((position, trade))
+        elif wire.is_of_other_market(probe):
+            found.dead.append(_refusal(position, frame, BadReason.OTHER_MARKET))
         elif kind in _NOT_MARKET:
             found.other[f"{event}:{kind}"] += 1
+        elif kind in (None, "MARKET") and (written := wire.written(frame, wire.FORMS[event])) is not None:
+            found.odd.append((position, written))
         else:
-            found.dead.append((position, BadReason.BAD_FIELD))
+            found.dead.append(_refusal(position, frame, BadReason.BAD_FIELD))
     elif named == "serverShutdown":
         found.control.append((position, ControlReply("shutdown")))
     elif named is not None:
@@ -179,7 +230,11 @@ def _sort_probe(
     elif (reply := _control_reply(probe)) is not None:
         found.control.append((position, reply))
     else:
-        found.dead.append((position, BadReason.UNKNOWN_SHAPE))
+        found.dead.append(_refusal(position, frame, BadReason.UNKNOWN_SHAPE))
+
+
+def _refusal(position: int, frame: bytes, reason: BadReason) -> Refusal:
+    return Refusal(position, "it", repr(show(frame.decode(errors="replace"))), reason)
 
 
 def _control_reply(probe: wire.Probe | list[wire.Body]) -> ControlReply | None:

@@ -11,9 +11,12 @@ import numpy as np
 import polars as pl
 from msgspec import Struct
 
+from raven.batches.gate import Checked
+from raven.batches.raw import admit
 from raven.sources.binance import TradeEvent
 from raven.sources.binance.frames import Int64
-from raven.sources.binance.rows import Figures
+from raven.sources.binance.rows import Figures, build_rows
+from raven.sources.binance.written import columns, written_type
 
 
 class _Trade(Struct, gc=False, rename={"trade_id": "id", "quantity": "qty", "maker": "isBuyerMaker"}):
@@ -34,6 +37,14 @@ class _AggTrade(Struct, gc=False, rename={"trade_id": "a", "price": "p", "quanti
 
 AnyReply: TypeAlias = _Trade | _AggTrade
 
+
+_WRITTEN: Final[dict[TradeEvent, msgspec.json.Decoder[Any]]] = {
+    "trade": msgspec.json.Decoder(list[written_type(trade_id="id", quantity="qty", maker="isBuyerMaker")]),  # type: ignore[misc]
+    "aggTrade": msgspec.json.Decoder(
+        list[written_type(trade_id="a", price="p", quantity="q", time="T", maker="m")]  # type: ignore[misc]
+    ),
+}
+
 _LISTS: Final[dict[TradeEvent, msgspec.json.Decoder[Any]]] = {
     "trade": msgspec.json.Decoder(list[_Trade], strict=False),
     "aggTrade": msgspec.json.Decoder(list[_AggTrade], strict=False),
@@ -46,8 +57,29 @@ def decode_list(body: bytes, event: TradeEvent) -> list[AnyReply]:
     return trades
 
 
-def figures(trades: Sequence[AnyReply], symbols: pl.Series) -> Figures:
-    """The columns of a reply's trades; `symbols` names each one's, for a reply does not."""
+def read_list(
+    body: bytes, event: TradeEvent, symbols: str | pl.Series, *, recv_us: int | None, origin: int, latest_us: int
+) -> Checked:
+    """The rows of one reply that pass the gate; of the refused ones `row` is the place in the list.
+
+    `symbols` names each row's, for a reply does not. `recv_us`: when it was received; None: ts_recv is ts_event. Raises
+    what is in `frames.UNREADABLE` when it is no list of objects.
+    """
+    try:
+        trades = decode_list(body, event)
+    except msgspec.ValidationError:
+        written = columns(_WRITTEN[event].decode(body))
+        named = written.with_columns(symbol=pl.lit(symbols) if isinstance(symbols, str) else symbols)
+        if recv_us is not None:
+            named = named.with_columns(ts_recv=pl.lit(recv_us))
+        return admit(named, latest_us=latest_us, origin=origin)
+    if isinstance(symbols, str):
+        symbols = pl.repeat(symbols, len(trades), dtype=pl.String, eager=True)
+    stamps = None if recv_us is None else np.full(len(trades), recv_us, dtype=np.int64)
+    return build_rows(_figures(trades, symbols), recv_us=stamps, origin=origin, latest_us=latest_us)
+
+
+def _figures(trades: Sequence[AnyReply], symbols: pl.Series) -> Figures:
     rows = len(trades)
     return Figures(
         symbols,

@@ -2,42 +2,28 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from raven.batches.gate import Checked, check
+from raven.batches.raw import epoch_us
+from raven.batches.schema import BUY, SELL
+
 Int64s: TypeAlias = npt.NDArray[np.int64]
 Float64s: TypeAlias = npt.NDArray[np.float64]
 Bools: TypeAlias = npt.NDArray[np.bool_]
 
-_MICROSECONDS_FROM: Final = 10**15
-_EARLIEST_US: Final = 1_230_768_000_000_000  # 2009-01-01, when there was nothing to trade yet
-_LATEST_US: Final = 4_102_444_800_000_000  # 2100-01-01
 _UTC: Final = pl.Datetime("us", "UTC")
-
-
-class BadReason(StrEnum):
-    """Why a frame or a row could not be used: a closed set, fit for a metric's label."""
-
-    NOT_JSON = "not_json"
-    UNKNOWN_SHAPE = "unknown_shape"
-    BAD_FIELD = "bad_field"
-    """A field of a trade is missing or of the wrong type."""
-    BAD_SYMBOL = "bad_symbol"
-    BAD_ID = "bad_id"
-    BAD_TIME = "bad_time"
-    BAD_PRICE = "bad_price"
-    BAD_QUANTITY = "bad_quantity"
 
 
 class Figures(NamedTuple):
     """The figures of n trades as Binance gives them, a column each.
 
-    `times` are Unix milliseconds or microseconds, told apart by magnitude row by row (10**15 and more is
-    microseconds). `makers` is true where the buyer was the maker, so that the aggressor sold.
+    `times` are Unix times of any unit, see `epoch_us`. `makers` is true where the buyer was the maker, so that the
+    aggressor sold.
     """
 
     symbols: pl.Series
@@ -48,28 +34,13 @@ class Figures(NamedTuple):
     makers: Bools
 
 
-class Rows(NamedTuple):
-    """`trades`: the valid rows (TRADE_SCHEMA), in order; `bad`: (position among all, reason) of every other."""
+def build_rows(figures: Figures, *, recv_us: Int64s | None, origin: int, latest_us: int) -> Checked:
+    """Rows of TRADE_SCHEMA from `figures`, as far as they pass the gate.
 
-    trades: pl.DataFrame
-    bad: list[tuple[int, BadReason]]
-
-
-def build_rows(figures: Figures, *, recv_us: Int64s | None, origin: int) -> Rows:
-    """Rows of TRADE_SCHEMA from `figures`; invalid ones are left out, each with its reason.
-
-    `recv_us`: when each was received, Unix microseconds; None: not known, ts_recv is ts_event then.
+    `recv_us`: when each was received, Unix microseconds; None: not known, ts_recv is ts_event then. `latest_us`: every
+    time lies before it.
     """
-    event_us = np.where(figures.times >= _MICROSECONDS_FROM, figures.times, figures.times * 1000)
-    # negative times are refused as given: multiplied they could wrap around into the valid range
-    good_time = (figures.times >= 0) & (event_us >= _EARLIEST_US) & (event_us < _LATEST_US)
-    good_price = (figures.prices > 0) & (figures.prices < np.inf)
-    good_quantity = (figures.quantities > 0) & (figures.quantities < np.inf)
-    good_id = figures.ids >= 0
-    named = figures.symbols != ""
-    valid = good_time & good_price & good_quantity & good_id
-    if not named.all(ignore_nulls=False):
-        valid &= named.fill_null(value=False).to_numpy()
+    event_us = epoch_us(figures.times)
     trades = pl.DataFrame(
         [
             figures.symbols.alias("symbol"),
@@ -78,17 +49,8 @@ def build_rows(figures: Figures, *, recv_us: Int64s | None, origin: int) -> Rows
             pl.Series("ts_recv", event_us if recv_us is None else recv_us).cast(_UTC),
             pl.Series("price", figures.prices),
             pl.Series("quantity", figures.quantities),
-            pl.Series("side", np.where(figures.makers, np.int8(-1), np.int8(1))),
+            pl.Series("side", np.where(figures.makers, np.int8(SELL), np.int8(BUY))),
             pl.Series("origin", np.full(len(figures.ids), origin, dtype=np.int8)),
         ]
     )
-    if valid.all():
-        return Rows(trades, [])
-    reasons = np.select(
-        [~named.fill_null(value=False).to_numpy(), ~good_id, ~good_time, ~good_price],
-        [BadReason.BAD_SYMBOL, BadReason.BAD_ID, BadReason.BAD_TIME, BadReason.BAD_PRICE],
-        default=BadReason.BAD_QUANTITY,
-    )
-    at = np.flatnonzero(~valid)
-    bad = list(zip(at.tolist(), map(BadReason, reasons[at].tolist()), strict=True))
-    return Rows(trades.filter(valid), bad)
+    return check(trades, latest_us=latest_us)

@@ -21,7 +21,7 @@ from raven.batches.accumulator import Accumulator
 from raven.batches.batch import BatchMeta
 from raven.batches.hold import Hold, Released, joined
 from raven.batches.schema import TRADE_DTYPES, TRADE_SCHEMA, stream_schema, to_record_batch
-from raven.clock import monotonic_ns
+from raven.clock import monotonic_ns, tomorrow_us
 from raven.errors import JournalError
 from raven.rpc.hub import Hub
 from raven.rpc.pb import control_pb2
@@ -227,7 +227,7 @@ class BinanceSource:
         items = self._frames.take()
         self.feed.drained()
         frames, stamps, connections = zip(*items, strict=True)
-        decoded = decode_frames(frames, stamps, event=self._protocol.event)
+        decoded = decode_frames(frames, stamps, event=self._protocol.event, latest_us=tomorrow_us())
         self._telemetry.add("frames", len(frames))
         self._telemetry.add("bytes", sum(map(len, frames)), upstream="exchange")
         if decoded.other:

@@ -1,84 +1,86 @@
-"""Rows of trades out of Parquet files and journal folders."""
+"""Rows of trades out of Parquet, Arrow IPC files and streams, and journal folders."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import polars as pl
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raven.batches import ipc
-from raven.batches.schema import ORIGIN_ARCHIVE, TRADE_DTYPES, TRADE_SCHEMA, to_frame
+from raven.batches.raw import REQUIRED, admit, require_columns
+from raven.batches.schema import ORIGIN_ARCHIVE, to_frame
+from raven.clock import tomorrow_us
 from raven.errors import InputError
 from raven.journal import JournalReader
 from raven.sources.recordings.chunks import Chunk
 from raven.sources.recordings.kinds import Recording
+from raven.sources.recordings.tabular import arrow_batches, damage_named, of_venue
 
 _BATCH_ROWS: Final = 1 << 18
-_REQUIRED: Final = ("trade_id", "ts_event", "price", "quantity", "side")
+LINE: Final = "_line"
+"""The column of a table that numbers its rows as they are counted in the file."""
 
 
 def read_journal(recording: Recording) -> Iterator[Chunk]:
     """The rows of a journal of trades, batch by batch as they were appended; raises InputError, JournalError."""
-    for entry in JournalReader(recording.path).entries():
-        if entry.rows:
-            frame = to_frame(ipc.decode(entry.payload)[0])
-            yield Chunk(_fit(frame, recording, None), [])
+    batches = (
+        to_frame(ipc.decode(entry.payload)[0]) for entry in JournalReader(recording.path).entries() if entry.rows
+    )
+    yield from read_tables(batches, recording, None, None)
 
 
 def read_parquet(recording: Recording, symbol: str | None, venue: str | None) -> Iterator[Chunk]:
-    """The rows of a Parquet file with the columns of TRADE_SCHEMA, in file order.
+    """The rows of a Parquet file in file order; see `read_tables`. Raises InputError."""
+    with damage_named(recording.path), pq.ParquetFile(recording.path) as file:
+        batches = map(to_frame, file.iter_batches(batch_size=_BATCH_ROWS))
+        yield from read_tables(batches, recording, symbol, venue)
 
-    `side` may be spelt buy and sell. Where there is no column symbol, `symbol` or the file's name gives it; without
-    ts_recv it is ts_event, without origin the rows are of an archive. Of a file with a column venue only one venue
-    is read, which `venue` names. Raises InputError.
+
+def read_ipc(recording: Recording, symbol: str | None, venue: str | None) -> Iterator[Chunk]:
+    """The rows of an Arrow IPC file or stream in file order; see `read_tables`. Raises InputError."""
+    with damage_named(recording.path):
+        yield from read_tables(map(to_frame, arrow_batches(recording.path)), recording, symbol, venue)
+
+
+def read_tables(
+    frames: Iterable[pl.DataFrame], recording: Recording, symbol: str | None, venue: str | None
+) -> Iterator[Chunk]:
+    """The rows of frames that hold columns of trades, however they are spelt (see `raven.batches.raw.admit`).
+
+    Where there is no column symbol, `symbol` or the file's name gives it; without ts_recv it is ts_event, without
+    origin the rows are of an archive. Where there is a column venue only one venue is read, which `venue` names. Raises
+    InputError.
     """
+    latest_us = tomorrow_us()
+    first_row = 1
+    for frame in frames:
+        numbered = frame.with_row_index(LINE, first_row)
+        first_row += frame.height
+        yield admit_table(numbered, recording, symbol, venue, latest_us)
+
+
+def admit_table(
+    table: pl.DataFrame, recording: Recording, symbol: str | None, venue: str | None, latest_us: int
+) -> Chunk:
+    """The trades of a stretch of `recording`, whose rows are numbered in the column LINE; as in `read_tables`."""
+    table = of_venue(table, recording.path.name, venue).drop("venue", strict=False)
+    with _told_of(recording):
+        require_columns(table, ("trade_id", *REQUIRED))
+    if "symbol" not in table.columns:
+        table = table.with_columns(symbol=pl.lit(recording.symbol_or(symbol)))
+    with _told_of(recording):
+        checked = admit(table, latest_us=latest_us, origin=ORIGIN_ARCHIVE)
+    lines = table.get_column(LINE)
+    return Chunk(checked.trades, [refusal._replace(row=lines[refusal.row]) for refusal in checked.refused])
+
+
+@contextmanager
+def _told_of(recording: Recording) -> Iterator[None]:
+    """Within it what is wrong with columns is said of the file they are in."""
     try:
-        with pq.ParquetFile(recording.path) as file:
-            for batch in file.iter_batches(batch_size=_BATCH_ROWS):
-                yield Chunk(_fit(_of_venue(to_frame(batch), recording, venue), recording, symbol), [])
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{recording.path.name} is damaged: {error}") from error
-
-
-def _of_venue(frame: pl.DataFrame, recording: Recording, venue: str | None) -> pl.DataFrame:
-    if "venue" not in frame.columns:
-        return frame
-    venues = frame.get_column("venue").cast(pl.String).unique().sort().to_list()
-    if venue is None and len(venues) > 1:
-        raise InputError(f"{recording.path.name} holds trades of {' and '.join(venues)}", hint="pass venue=")
-    return frame if venue is None else frame.filter(pl.col("venue").cast(pl.String) == venue)
-
-
-def _fit(frame: pl.DataFrame, recording: Recording, symbol: str | None) -> pl.DataFrame:
-    """The columns of TRADE_SCHEMA out of `frame`."""
-    missing = [name for name in _REQUIRED if name not in frame.columns]
-    if missing:
-        raise InputError(
-            f"{recording.path.name} holds no trades: columns missing: {', '.join(missing)}",
-            hint=f"needed: {', '.join(TRADE_SCHEMA.names)}",
-        )
-    columns: dict[str, pl.Expr] = {name: pl.col(name) for name in frame.columns if name in TRADE_DTYPES}
-    if "symbol" not in columns:
-        columns["symbol"] = pl.lit(recording.symbol_or(symbol))
-    columns.setdefault("ts_recv", pl.col("ts_event"))
-    columns.setdefault("origin", pl.lit(ORIGIN_ARCHIVE))
-    if frame.schema["side"] in (pl.String, pl.Categorical, pl.Enum):
-        spelt = pl.col("side").cast(pl.String)
-        columns["side"] = pl.when(spelt == "buy").then(1).when(spelt == "sell").then(-1)
-    for name in ("ts_event", "ts_recv"):
-        dtype = frame.schema.get(name)
-        if isinstance(dtype, pl.Datetime):
-            columns[name] = pl.col(name).dt.replace_time_zone("UTC") if dtype.time_zone is None else pl.col(name)
-        elif dtype is not None:
-            raise InputError(f"{recording.path.name}: column {name} is {dtype}, not a time")
-    try:
-        fitted = frame.select(columns[name].cast(dtype).alias(name) for name, dtype in TRADE_DTYPES.items())
-    except pl.exceptions.InvalidOperationError as error:
-        raise InputError(f"{recording.path.name}: columns do not fit trades: {error}") from error
-    nulls = [name for name in fitted.columns if fitted.get_column(name).null_count()]
-    if nulls:
-        raise InputError(f"{recording.path.name}: values missing in {', '.join(nulls)}")
-    return fitted
+        yield
+    except InputError as error:
+        raise InputError(f"{recording.path.name} holds no trades: {error.message}", hint=error.hint) from error

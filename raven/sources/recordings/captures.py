@@ -15,13 +15,16 @@ import numpy.typing as npt
 import polars as pl
 from msgspec import Struct
 
+from raven.batches.gate import BadReason, Refusal
+from raven.clock import tomorrow_us
 from raven.errors import InputError
 from raven.sources.binance import TradeEvent
 from raven.sources.binance.frames import UNREADABLE, decode_together
 from raven.sources.binance.messages import decode_frames
-from raven.sources.binance.rows import BadReason, Bools, Int64s
-from raven.sources.recordings.chunks import BadLine, Chunk, show
+from raven.sources.binance.rows import Bools, Int64s
+from raven.sources.recordings.chunks import Chunk, bad_line
 from raven.sources.recordings.files import read_blocks
+from raven.sources.recordings.frame_lists import frames_of_list
 from raven.sources.recordings.kinds import ACCEPTED, Recording, RecordingKind, describe
 
 _EVENTS: Final[dict[TradeEvent, re.Pattern[bytes]]] = {
@@ -43,7 +46,7 @@ class Frames(NamedTuple):
     frames: list[bytes]
     recv_ns: Int64s
     lines: Int64s
-    bad: list[BadLine]
+    bad: list[Refusal]
 
 
 def read_capture(path: str | Path) -> tuple[list[bytes], npt.NDArray[np.int64]]:
@@ -61,11 +64,11 @@ def read_capture(path: str | Path) -> tuple[list[bytes], npt.NDArray[np.int64]]:
     for stretch in read_frames(recording):
         if stretch.bad:
             line = stretch.bad[0]
-            raise InputError(f"{recording.path.name}, line {line.line}: {line.reason}: {line.text!r}")
+            raise InputError(f"{recording.path.name}, line {line.row}: {line}")
         frames.extend(stretch.frames)
         stamps.append(stretch.recv_ns)
     recv_ns = np.concatenate(stamps)
-    return frames, _event_ns(frames) if recording.kind is RecordingKind.CAPTURE_PLAIN else recv_ns
+    return frames, recv_ns if recording.kind.is_stamped else _event_ns(frames)
 
 
 def holds(recording: Recording, event: TradeEvent) -> bool:
@@ -75,17 +78,23 @@ def holds(recording: Recording, event: TradeEvent) -> bool:
 
 def read_capture_trades(recording: Recording, event: TradeEvent) -> Iterator[Chunk]:
     """The trades of a capture in the order they came; where times of receipt are not known, ts_recv = ts_event."""
+    latest_us = tomorrow_us()
     for stretch in read_frames(recording):
-        decoded = decode_frames(stretch.frames, stretch.recv_ns, event=event)
-        trades = decoded.trades
-        if recording.kind is RecordingKind.CAPTURE_PLAIN:
-            trades = trades.with_columns(ts_recv="ts_event")
-        dead = [BadLine(int(stretch.lines[d.position]), d.reason, show(d.frame)) for d in decoded.dead]
-        yield Chunk(trades, sorted(stretch.bad + dead))
+        stamps = stretch.recv_ns if recording.kind.is_stamped else None
+        decoded = decode_frames(stretch.frames, stamps, event=event, latest_us=latest_us)
+        dead = [d.refusal._replace(row=int(stretch.lines[d.refusal.row])) for d in decoded.dead]
+        yield Chunk(decoded.trades, sorted(stretch.bad + dead, key=attrgetter("row")))
 
 
 def read_frames(recording: Recording) -> Iterator[Frames]:
-    """The frames of a capture, block by block; of CAPTURE_PLAIN all are received at 0."""
+    """The frames of a capture, block by block; where none says when it was received all are received at 0.
+
+    A list is read whole; its entries are counted in place of lines.
+    """
+    if recording.kind is RecordingKind.CAPTURE_LIST:
+        frames = frames_of_list(recording)
+        yield Frames(frames, np.zeros(len(frames), np.int64), np.arange(1, len(frames) + 1), [])
+        return
     split = _SPLIT[recording.kind]
     first_line = 1
     for block in read_blocks(recording.path):
@@ -98,7 +107,7 @@ def read_frames(recording: Recording) -> Iterator[Frames]:
             found.frames,
             found.recv_ns,
             at[found.kept] + first_line,
-            [BadLine(int(line), BadReason.UNKNOWN_SHAPE, show(lines[line - first_line])) for line in bad],
+            [bad_line(int(line), BadReason.UNKNOWN_SHAPE, lines[line - first_line]) for line in bad],
         )
         first_line += len(lines)
 

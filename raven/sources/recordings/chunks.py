@@ -1,31 +1,25 @@
-"""What every reader of recorded files yields: rows, and the lines no row could be made of."""
+"""What every reader of recorded files yields: trades, and what is none."""
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import polars as pl
 
-from raven.sources.binance.rows import BadReason
-
-_SHOWN_BYTES: Final = 80
-
-
-class BadLine(NamedTuple):
-    """A line (counted from 1; in a REST reply an entry) that gave no row, with its beginning."""
-
-    line: int
-    reason: BadReason
-    text: str
+from raven.batches.gate import BadReason, Refusal, show
 
 
 class Chunk(NamedTuple):
-    """`trades` (TRADE_SCHEMA) of one stretch of a file, in file order."""
+    """`trades` (TRADE_SCHEMA) of one stretch of a file, in file order.
+
+    `bad`: what gave no trade, in order; `row` is its line in the file, or, of files without lines, its row or entry,
+    counted from 1.
+    """
 
     trades: pl.DataFrame
-    bad: list[BadLine]
+    bad: list[Refusal]
 
 
-def show(text: bytes) -> str:
-    """The beginning of a line, fit for a message."""
-    return text[:_SHOWN_BYTES].decode(errors="replace").strip()
+def bad_line(line: int, reason: BadReason, text: bytes) -> Refusal:
+    """The refusal of a whole line, with its beginning."""
+    return Refusal(line, "it", repr(show(text.decode(errors="replace").strip())), reason)

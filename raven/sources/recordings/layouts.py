@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
@@ -17,7 +17,7 @@ class Layout:
     """`columns`: the name of each column in order; `header`: whether the first line names them.
 
     `venue` and `event` are None where the layout does not tell. `refused` says what the file is when it holds no
-    trades.
+    trades. `is_own`: its columns are named as Raven's own are, and may stand in any order.
     """
 
     columns: tuple[str, ...] = ()
@@ -25,6 +25,7 @@ class Layout:
     event: TradeEvent | None = None
     header: bool = False
     refused: str = ""
+    is_own: bool = False
 
     @property
     def dtypes(self) -> dict[str, pl.DataType]:
@@ -91,9 +92,20 @@ _SHAPES: Final[Mapping[tuple[int, int], str]] = MappingProxyType(
 """Files without a header: how many columns, and how many of the last of them are true or false."""
 
 
+_OWN: Final = frozenset({"trade_id", "ts_event", "price", "quantity"})
+_BARS: Final = frozenset({"open", "high", "low", "close"})
+_CONTRACTS: Final = (10.0, 100.0)
+"""What a contract of COIN-M is worth in USD."""
+
+
 def layout_of(first_line: bytes) -> Layout | None:
     """The layout that the first line of a CSV file tells, None when it is none of those known."""
     line = first_line.decode(errors="replace").strip().lower()
+    names = tuple(name.strip().strip('"') for name in line.split(","))
+    if set(names) >= _OWN:
+        return Layout(names, header=True, is_own=True)
+    if set(names) >= _BARS:
+        return replace(LAYOUTS["klines"], refused="bars, not trades")
     if line.startswith("open_time,"):
         return LAYOUTS["klines"]
     if line in _HEADERS:
@@ -105,3 +117,20 @@ def layout_of(first_line: bytes) -> Layout | None:
     flags = sum(field in {"true", "false"} for field in fields)
     shape = _SHAPES.get((len(fields), flags))
     return None if shape is None else LAYOUTS[shape]
+
+
+def counts_contracts(layout: Layout, lines: Sequence[bytes]) -> bool:
+    """Whether `lines` of an archive of USD-M's layout are of COIN-M: its files without a header have the same columns.
+
+    Where USD-M has what was paid (price times quantity), COIN-M has the coins that the contracts were worth.
+    """
+    if layout.columns != _TRADES:
+        return False
+    for line in lines:
+        try:
+            price, quantity, quote = map(float, line.split(b",")[1:4])
+            paid, contract = price * quantity, quote * price / quantity
+        except (ValueError, ZeroDivisionError):
+            continue
+        return abs(quote - paid) > paid / 100 and any(abs(contract - size) < size / 50 for size in _CONTRACTS)
+    return False

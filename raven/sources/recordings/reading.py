@@ -11,24 +11,43 @@ from typing import Final, Literal, TypeAlias
 
 import polars as pl
 
+from raven.batches.gate import BadReason, count
 from raven.batches.schema import TRADE_DTYPES
-from raven.errors import InputError
-from raven.sources.binance import BINANCE_FUTURES, BINANCE_SPOT, TradeEvent
-from raven.sources.recordings.arrow import read_journal, read_parquet
+from raven.errors import InputError, argument
+from raven.sources.binance import TradeEvent
+from raven.sources.binance.markets import coin_m_among, is_coin_m, venue_named
+from raven.sources.recordings.arrow import read_ipc, read_journal, read_parquet
 from raven.sources.recordings.captures import holds, read_capture_trades
 from raven.sources.recordings.chunks import Chunk
+from raven.sources.recordings.identity import COIN_M, READABLE, VENUES
 from raven.sources.recordings.kinds import Recording, RecordingKind, describe
+from raven.sources.recordings.paths import expand
 from raven.sources.recordings.replies import read_reply
-from raven.sources.recordings.tables import read_csv
+from raven.sources.recordings.tables import read_csv, read_own_csv
 
 OnBad: TypeAlias = Literal["raise", "skip"]
 
 _BY_ID: Final = frozenset({RecordingKind.ARCHIVE_CSV, RecordingKind.REST_JSON})
+_PLACES: Final = {
+    RecordingKind.REST_JSON: "entry",
+    RecordingKind.CAPTURE_LIST: "entry",
+    RecordingKind.PARQUET: "row",
+    RecordingKind.ARROW_FILE: "row",
+    RecordingKind.ARROW_STREAM: "row",
+    RecordingKind.JOURNAL: "row",
+}
+"""What is counted in files that have no lines."""
+_TABLES: Final = {
+    RecordingKind.PARQUET: read_parquet,
+    RecordingKind.ARROW_FILE: read_ipc,
+    RecordingKind.ARROW_STREAM: read_ipc,
+    RecordingKind.OWN_CSV: read_own_csv,
+}
 _EVENTS: Final[tuple[TradeEvent, ...]] = ("trade", "aggTrade")
 
 
 class RecordingWarning(UserWarning):
-    """Lines of a recording were left out because `on_bad="skip"` asked for it."""
+    """Lines of a recording were left out: `on_bad="skip"` asked for it, or they are trades of another market."""
 
 
 def read_trades(
@@ -96,15 +115,19 @@ def _plan(
 ) -> _Plan:
     if not paths:
         raise InputError("no file was named to read trades from")
+    venue = None if venue is None else venue_named(venue) or venue
+    symbol = None if symbol is None else symbol.strip().upper()
     for name, value, known in (
-        ("venue", venue, (BINANCE_SPOT, BINANCE_FUTURES)),
+        ("venue", venue, VENUES),
         ("event", event, _EVENTS),
         ("on_bad", on_bad, ("raise", "skip")),
     ):
         if value is not None and value not in known:
             raise InputError(f"{name} is {value!r}", hint=f"known are {', '.join(known)}")
-    recordings = [describe(Path(path)) for path in paths]
-    _one_of_each("venue", {r.path.name: r.venue for r in recordings}, venue)
+    if symbol is not None and is_coin_m(symbol):
+        raise InputError(f"{symbol} is a symbol of {COIN_M}, whose quantities are contracts", hint=READABLE)
+    recordings = [describe(path) for path in expand(paths)]
+    _one_of_each("venue", {r.path.name: r.venue_or(venue) for r in recordings}, venue)
     series = _series(recordings, event)
     _one_of_each("event", {r.path.name: series if r.kind.is_capture else r.event for r in recordings}, event)
     return _Plan(recordings, venue, symbol, series, on_bad)
@@ -144,39 +167,54 @@ def _series(recordings: Sequence[Recording], event: TradeEvent | None) -> TradeE
         )
     if len(lacking) == len(recordings):
         names = ", ".join(recording.path.name for recording in captures)
-        hint = f"there are {other} frames: pass event={other!r}" if of_other else ""
+        hint = f"there are {other} frames: pass {argument('event', other)}" if of_other else ""
         raise InputError(f"{names}: no {event} frames", hint=hint)
     return event
 
 
 def _read(plan: _Plan, recording: Recording) -> Iterator[pl.DataFrame]:
     """The wanted rows of one recording in file order; bad lines raise or are counted."""
-    skipped: Counter[str] = Counter()
+    skipped: Counter[BadReason] = Counter()
     for trades, bad in _chunks(plan, recording):
-        if bad and plan.on_bad == "raise":
-            where = "entry" if recording.kind is RecordingKind.REST_JSON else "line"
+        wrong = next((line for line in bad if line.reason is not BadReason.OTHER_MARKET), None)
+        if wrong is not None and plan.on_bad == "raise":
+            where = _PLACES.get(recording.kind, "line")
             raise InputError(
-                f"{recording.path.name}, {where} {bad[0].line}: {bad[0].reason}: {bad[0].text!r}",
-                hint="on_bad='skip' reads the others",
+                f"{recording.path.name}, {where} {wrong.row}: {wrong}",
+                hint=f"{argument('on_bad', 'skip')} reads the others",
             )
-        skipped.update(str(line.reason) for line in bad)
-        wanted = trades
+        skipped.update(count(bad))
+        wanted, others = _of_our_markets(trades)
+        if others:
+            skipped[BadReason.OTHER_MARKET] += others
         if plan.symbol is not None:
-            wanted = trades.filter(pl.col("symbol") == plan.symbol)
+            named = wanted
+            wanted = named.filter(pl.col("symbol") == plan.symbol)
             if wanted.is_empty():
-                plan.seen.update(trades.get_column("symbol").unique())
+                plan.seen.update(named.get_column("symbol").unique())
         yield wanted
     if skipped:
         reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
-        message = f"{recording.path.name}: {skipped.total()} lines skipped: {reasons}"
+        message = (
+            f"{recording.path.name}: {skipped.total()} {'row' if skipped.total() == 1 else 'rows'} skipped: {reasons}"
+        )
         warnings.warn(message, RecordingWarning, stacklevel=2)
+
+
+def _of_our_markets(trades: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """The rows that are of no other market by their symbols, and how many are."""
+    others = coin_m_among(trades.get_column("symbol").unique())
+    if not others:
+        return trades, 0
+    ours = trades.filter(~pl.col("symbol").is_in(others))
+    return ours, trades.height - ours.height
 
 
 def _chunks(plan: _Plan, recording: Recording) -> Iterator[Chunk]:
     if recording.kind is RecordingKind.JOURNAL:
         return read_journal(recording)
-    if recording.kind is RecordingKind.PARQUET:
-        return read_parquet(recording, plan.symbol, plan.venue)
+    if recording.kind in _TABLES:
+        return _TABLES[recording.kind](recording, plan.symbol, plan.venue)
     if recording.kind is RecordingKind.REST_JSON:
         return read_reply(recording, plan.symbol)
     if recording.kind.is_capture:

@@ -11,11 +11,11 @@ import polars as pl
 from msgspec import Struct
 
 from raven.batches.schema import ORIGIN_REST
+from raven.clock import tomorrow_us
 from raven.errors import InputError
 from raven.sources.binance.frames import UNREADABLE
-from raven.sources.binance.replies import decode_list, figures
-from raven.sources.binance.rows import build_rows
-from raven.sources.recordings.chunks import BadLine, Chunk
+from raven.sources.binance.replies import read_list
+from raven.sources.recordings.chunks import Chunk
 from raven.sources.recordings.files import read_whole
 from raven.sources.recordings.kinds import Recording
 
@@ -35,22 +35,25 @@ def read_reply(recording: Recording, symbol: str | None) -> Iterator[Chunk]:
     """
     assert recording.event is not None
     body = read_whole(recording.path)
-    symbols: pl.Series | None = None
+    symbols: str | pl.Series
     try:
         if b'"info"' in body.partition(b"}")[0]:
             wrapped = _WRAPPED.decode(body)
             symbols = _own_names(wrapped)
             body = b"[" + b",".join(map(bytes, map(attrgetter("info"), wrapped))) + b"]"
-        trades = decode_list(body, recording.event)
+        else:
+            symbols = recording.symbol_or(symbol)
+        rows = read_list(body, recording.event, symbols, recv_us=None, origin=ORIGIN_REST, latest_us=tomorrow_us())
     except UNREADABLE as error:
         raise InputError(f"{recording.path.name} cannot be read: {error}") from error
-    if symbols is None:
-        symbols = pl.repeat(recording.symbol_or(symbol), len(trades), dtype=pl.String, eager=True)
-    rows = build_rows(figures(trades, symbols), recv_us=None, origin=ORIGIN_REST)
-    yield Chunk(rows.trades, [BadLine(row + 1, reason, str(trades[row])) for row, reason in rows.bad])
+    yield Chunk(rows.trades, [refusal._replace(row=refusal.row + 1) for refusal in rows.refused])
 
 
 def _own_names(wrapped: Sequence[_Wrapped]) -> pl.Series:
-    """The venue's names of unified ones: XRPETH of `XRP/ETH` and of `XRP/ETH:ETH`."""
+    """The venue's names of unified ones: XRPETH of `XRP/ETH`, also with what it is settled in and when.
+
+    `ETH/USDT:USDT` is ETHUSDT, `ETH/USDT:USDT-240927` ETHUSDT_240927; `ETH/USD:ETH`, of COIN-M, is ETHUSD_PERP.
+    """
     unified = pl.Series(list(map(attrgetter("symbol"), wrapped)), dtype=pl.String)
-    return unified.str.replace(r":.*$", "").str.replace("/", "", literal=True)
+    dated = unified.str.replace(r":[^-]*-(\d{6})$", "_$1").str.replace(r"^([^/]+/USD):.*$", "${1}_PERP")
+    return dated.str.replace(r":.*$", "").str.replace("/", "", literal=True)

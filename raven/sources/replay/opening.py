@@ -9,10 +9,10 @@ from pathlib import Path
 from raven.batches.schema import SCHEMA_VERSION, TRADE_SCHEMA
 from raven.errors import InputError
 from raven.journal import JournalReader
-from raven.sources.binance import BINANCE_SPOT
 from raven.sources.binance.protocol import EVENTS
 from raven.sources.recordings.kinds import Recording as Described
 from raven.sources.recordings.kinds import RecordingKind, describe
+from raven.sources.recordings.paths import expand
 from raven.sources.replay.files import FileRecording
 from raven.sources.replay.journals import JournalRecording
 from raven.sources.replay.recording import Choice, Recording
@@ -23,15 +23,15 @@ def open_recording(
 ) -> Recording:
     """What of the recordings at `paths` is to be replayed at `speed` (None: as fast as it is read).
 
-    `venue` is for recordings that do not tell theirs; without it those are of spot. Raises InputError or
-    JournalError when a path cannot be read to its end, when they do not belong to one venue, or when there is nothing
-    of the chosen symbols or time.
+    `venue` is for recordings that do not tell theirs. Raises InputError or JournalError when a path cannot be read to
+    its end, when they do not belong to one venue or it has to be asked for, or when there is nothing of the chosen
+    symbols or time.
     """
     choice = choice or Choice()
     if choice.start_us is not None and choice.end_us is not None and choice.start_us >= choice.end_us:
         raise InputError("the start of the replay is not before its end", hint="--start and --end are times in UTC")
-    described = [describe(path) for path in paths]
-    found = _venue({str(one.path): one.venue for one in described}, venue)
+    described = [describe(path) for path in expand(paths)]
+    found = _venue({one.venue_for_sure(venue): str(one.path) for one in described})
     journals = [one.path for one in described if one.kind is RecordingKind.JOURNAL]
     if journals and len(journals) < len(described):
         raise InputError(
@@ -54,15 +54,11 @@ def _series(described: Sequence[Described]) -> dict[str | None, list[Path]]:
     return {None: [one.path for one in described]} if None in by_symbol else by_symbol
 
 
-def _venue(told: dict[str, str | None], wanted: str | None) -> str:
-    venues = {venue: path for path, venue in told.items() if venue is not None}
+def _venue(venues: dict[str, str]) -> str:
     if len(venues) > 1:
         listed = ", ".join(f"{path} is of {venue}" for venue, path in venues.items())
         raise InputError(f"a source has one venue, and {listed}", hint="replay each venue on its own")
-    for venue, path in venues.items():
-        if wanted not in (None, venue):
-            raise InputError(f"{path} is of {venue}, not of {wanted}")
-    return wanted or next(iter(venues), BINANCE_SPOT)
+    return next(iter(venues))
 
 
 def _reader(path: Path) -> JournalReader:

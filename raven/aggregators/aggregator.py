@@ -8,8 +8,9 @@ a second time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -69,6 +70,7 @@ class Aggregator:
         self._left = left
         self._turn = asyncio.Lock()
         self._unsaved: set[str] = set()
+        self._untold: list[Callable[[], None]] = []
         self.problem = ""
         self.ready = asyncio.Event()
         self.ready.set()
@@ -114,8 +116,7 @@ class Aggregator:
     async def leave(self, upstream: str, instruments: Sequence[Instrument]) -> None:
         """Take no more rows of these; their open time bars are published as they stand."""
         await finish(self._leave(upstream, instruments))
-        await self.save()
-        self._left(upstream, instruments)
+        await self._save_then(partial(self._left, upstream, instruments))
 
     async def _leave(self, upstream: str, instruments: Sequence[Instrument]) -> None:
         async with self._turn:
@@ -139,7 +140,7 @@ class Aggregator:
     async def rewind(
         self, upstream: str, position: Cursor, instruments: Sequence[Instrument], *, forward: bool = False
     ) -> None:
-        """Take rows of what joined, and go to `position` for it, durably before reading there."""
+        """Take rows of what joined, and go to `position` for it; a restart before that is saved joins again."""
         state = self._upstreams[upstream]
         async with self._turn:
             state.selection.update(instruments)
@@ -148,8 +149,12 @@ class Aggregator:
                 state.cursor = position
                 state.published_through = None  # what was published did not hold these symbols
                 self._unsaved.add(upstream)
+        await self._save_then(partial(self._joined, upstream, instruments))
+
+    async def _save_then(self, tell: Callable[[], None]) -> None:
+        """Tell once a checkpoint holds what was done, now or later."""
+        self._untold.append(tell)
         await self.save()
-        self._joined(upstream, instruments)
 
     async def take(self, upstream: str, batch: pa.RecordBatch, meta: BatchMeta) -> None:
         """Step every kernel over one input batch and publish what came out; state and output change together."""
@@ -263,8 +268,9 @@ class Aggregator:
         self.facts.observe(venue, accepted, id_="trade_id", time="ts_event", price="price")
 
     async def save(self) -> dict[str, Cursor]:
-        """Write a checkpoint; the positions it holds may be acknowledged."""
+        """Write a checkpoint; the positions it holds may be acknowledged: none when the disk refuses it."""
         async with self._turn:
+            untold = list(self._untold)
             positions = {
                 name: Position(state.cursor, state.last_ids, state.published_through)
                 for name, state in self._upstreams.items()
@@ -275,8 +281,18 @@ class Aggregator:
                 for spec, kernel in self._kernels.items()
             }
             saved = Checkpoint(positions, states, self._hub.last_sequence)
-            await asyncio.to_thread(checkpoints.save, self._path, saved)
+            try:
+                await asyncio.to_thread(checkpoints.save, self._path, saved)
+            except OSError as error:
+                self._unsaved.update(self._upstreams)  # tried again, and what was taken is not done with before
+                self._telemetry.warning(
+                    "upkeep_failed", f"{self._path} cannot be written: {error.strerror or error}; it is tried again"
+                )
+                return {}
             self._unsaved.clear()
+            del self._untold[: len(untold)]
+        for tell in untold:
+            tell()
         return {name: position.cursor for name, position in positions.items() if position.cursor is not None}
 
     def is_durable(self, upstream: str) -> bool:

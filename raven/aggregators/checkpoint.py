@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from raven.batches.batch import Cursor
 from raven.errors import StateError
-from raven.files import write_atomically
+from raven.files import read_file, write_atomically
 
 FORMAT_VERSION: Final = 1
 _KEY: Final = b"raven.checkpoint"
@@ -67,7 +67,7 @@ def load(path: Path) -> Checkpoint:
         return Checkpoint()
     hint = "remove it to start over from the upstream's journal"
     try:
-        with pa.ipc.open_stream(path.read_bytes()) as reader:
+        with pa.ipc.open_stream(read_file(path)) as reader:
             table = reader.read_all()
         header = msgspec.json.decode((table.schema.metadata or {})[_KEY], type=_Header)
     except (pa.ArrowInvalid, OSError, KeyError, msgspec.MsgspecError) as error:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from typing import Final, NamedTuple
 
 WILDCARDS: Final = "*?"
+MAX_SYMBOL_LETTERS: Final = 64
 
 
 class Instrument(NamedTuple):
@@ -22,7 +24,7 @@ class Instrument(NamedTuple):
 
     def matches(self, symbol: str) -> bool:
         """Whether it is, or stands for, `symbol`."""
-        return symbol == self.symbol or (self.is_pattern and re.match(regex(self.symbol), symbol) is not None)
+        return symbol == self.symbol or (self.is_pattern and _fits(self.symbol, symbol))
 
     def __str__(self) -> str:
         return f"{self.symbol} of {self.venue}"
@@ -36,7 +38,24 @@ def by_venue(instruments: Iterable[Instrument]) -> dict[str, list[str]]:
     return symbols
 
 
+def symbol_problem(symbol: str) -> str:
+    """Why no symbol or pattern can be spelt like this; empty when one can."""
+    if not symbol:
+        return "no symbol given"
+    if len(symbol) > MAX_SYMBOL_LETTERS:
+        return f"{symbol[:MAX_SYMBOL_LETTERS]!r}… is no symbol: one has {MAX_SYMBOL_LETTERS} letters at most"
+    if not symbol.isprintable() or any(letter.isspace() or letter == "\\" for letter in symbol):
+        return f"{symbol!r} is no symbol: one has no blanks, control characters or backslashes"
+    return ""
+
+
+def _fits(pattern: str, symbol: str) -> bool:
+    """Fnmatch never goes back behind the letters that a star was followed by: no pattern takes exponential time."""
+    return fnmatchcase(symbol, pattern.replace("[", "[[]"))
+
+
 def regex(pattern: str) -> str:
-    """`pattern` as an anchored regular expression of the kind that Polars takes."""
+    """`pattern` as an anchored regular expression of the kind that Polars takes, which matches in linear time."""
     parts = {"*": ".*", "?": "."}
-    return "^" + "".join(parts.get(letter, re.escape(letter)) for letter in pattern) + "$"
+    short = re.sub(r"\*+", "*", pattern)
+    return "^" + "".join(parts.get(letter, re.escape(letter)) for letter in short) + "$"

@@ -11,6 +11,7 @@ from raven.cli import output
 from raven.cli.interruption import interruptible
 from raven.cli.replay import OnBadOption
 from raven.control.plan import resolve_venue
+from raven.files import keep_private
 from raven.settings import load
 
 if TYPE_CHECKING:
@@ -35,9 +36,11 @@ def import_(
     from raven.sources.importing import import_files  # noqa: PLC0415 - other commands need not load it
 
     venue = None if venue is None else resolve_venue(venue)
+    settings = load()
+    keep_private(group_reads=settings.group_reads)
     with interruptible("nothing was imported"), output.progress("importing", enabled=not json) as advance:
         report = import_files(
-            file, into=into and into.expanduser(), data=load().data, venue=venue, symbol=symbol, on_bad=on_bad,
+            file, into=into and into.expanduser(), data=settings.data, venue=venue, symbol=symbol, on_bad=on_bad,
             advance=advance,
         )  # fmt: skip
     if json:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from raven.batches.instrument import Instrument
+from raven.batches.instrument import Instrument, symbol_problem
 from raven.control.folders import WANTED, folder_of, take_along
 from raven.control.plan import VENUES, port_of, resolve_venue
 from raven.control.wanted import WantedFile
@@ -31,7 +31,7 @@ def parse_instruments(entries: Iterable[str], venue: str = "") -> list[Instrumen
         named, colon, symbol = entry.rpartition(":")
         instrument = Instrument(resolve_venue(named) if colon else default, symbol.strip().upper())
         plain = instrument.symbol.replace("*", "").replace("?", "") if instrument.is_pattern else instrument.symbol
-        if not (is_legal(plain) or (instrument.is_pattern and not plain)):
+        if symbol_problem(instrument.symbol) or not (is_legal(plain) or (instrument.is_pattern and not plain)):
             raise InputError(f"{entry!r} is not a symbol", hint="symbols look like BTCUSDT, futures:BTCUSDT or '*USDT'")
         found.append(instrument)
     return list(dict.fromkeys(found))

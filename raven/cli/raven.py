@@ -16,6 +16,7 @@ from raven.cli.replay import replay
 from raven.cli.simulate import SIMULATED_PORT, simulate
 from raven.cli.token import token
 from raven.control.plan import resolve
+from raven.files import keep_private
 from raven.programs import Program
 from raven.settings import MAX_PORT, load
 
@@ -72,7 +73,9 @@ def up(
         instruments=parse_instruments(symbols or [], venue),
         collect=collect, simulate=simulate, simulated_port=simulated_port, rate=rate, logs=logs,
     )  # fmt: skip
-    asyncio.run(run_up(load(), plan))
+    settings = load()
+    keep_private(group_reads=settings.group_reads)
+    asyncio.run(run_up(settings, plan))
 
 
 @app.command()

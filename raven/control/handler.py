@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
-from importlib.metadata import version
 
-from raven.batches.instrument import Instrument, by_venue
+from raven.batches.instrument import Instrument, by_venue, symbol_problem
 from raven.clock import monotonic_ns, now_us
 from raven.control.components import Component
-from raven.control.wanted import USER, Wanted, WantedFile
+from raven.control.wanted import MAX_PATTERNS, MAX_REQUESTERS, USER, Wanted, WantedFile
 from raven.errors import InputError
 from raven.rpc.cursors import to_message
 from raven.rpc.hub import Hub
@@ -39,7 +38,10 @@ class ControlService:
         self._turn = asyncio.Lock()
 
     async def restore(self) -> None:
-        """Collect again what was collected before a restart."""
+        """Collect again what was collected before a restart; what this service cannot serve is set aside."""
+        for venue in {one.venue for one in (*self._wanted.entries, *self._wanted.ending)} - {*self._component.venues}:
+            strangers = [one for one in (*self._wanted.entries, *self._wanted.ending) if one.venue == venue]
+            self._wanted.set_aside(strangers, f"{self._service} has no symbols of {venue}")
         entries = list(self._wanted.entries.values())
         self._component.resume_ending(list(self._wanted.ending.values()))
         if entries:
@@ -57,26 +59,46 @@ class ControlService:
         instruments = [Instrument(venue, symbol) for symbol in _symbols(request.symbols)]
         requester = request.requester or USER
         async with self._turn:
-            new = [one for one in instruments if one not in self._wanted.entries]
-            place = self._hub.session_start if self._hub is not None else None
-            ending = {one: self._wanted.ending[one] for one in new if one in self._wanted.ending}
-            with self._wanted.change():
-                for one in instruments:
-                    self._wanted.add(one, requester, session_start=place, joining=self._component.upstreams_of(venue))
-            entries = [self._wanted.entries[one] for one in new]
-            refused = set(new)
-            try:
-                added = await self._component.add(entries, restored=False) if entries else []
-                refused = {Instrument(result.venue, result.symbol) for result in added if result.state == REFUSED}
-            finally:
-                for one in refused:
-                    self._wanted.remove(one, requester)
-                self._end_after_all([ending[one] for one in refused if one in ending])
-                self._wanted.save()
-            answers = {Instrument(result.venue, result.symbol): result for result in added}
+            answers = await self._apply(venue, instruments, requester)
         await self._until_streaming([one for one in instruments if one in self._wanted.entries], request.wait_s)
         now = self._current()
         return control_pb2.StartResponse(results=[self._answer(one, now, answers) for one in instruments])
+
+    async def _apply(
+        self, venue: str, instruments: Sequence[Instrument], requester: str
+    ) -> dict[Instrument, control_pb2.SymbolResult]:
+        """Note and begin what `requester` wants; the answers for what is new. It is saved once it goes on."""
+        wanted = self._wanted
+        new = [one for one in instruments if one not in wanted.entries]
+        self._check_patterns(new)
+        for one in instruments:
+            others = wanted.entries[one].wanted_by if one in wanted.entries else []
+            if len(others) >= MAX_REQUESTERS and requester not in others:
+                raise InputError(f"{one} is wanted by {len(others)} already", hint="stop it for those that are gone")
+        ending = {one: wanted.ending[one] for one in new if one in wanted.ending}
+        place = self._hub.session_start if self._hub is not None else None
+        with wanted.change(trying=new):  # also shows, before anything begins, whether it can be saved
+            for one in instruments:
+                wanted.add(one, requester, session_start=place, joining=self._component.upstreams_of(venue))
+        entries = [wanted.entries[one] for one in new]
+        refused = set(new)
+        try:
+            added = await self._component.add(entries, restored=False) if entries else []
+            refused = {Instrument(result.venue, result.symbol) for result in added if result.state == REFUSED}
+        finally:
+            for one in refused:
+                wanted.remove(one, requester)
+            self._end_after_all([ending[one] for one in refused if one in ending])
+            wanted.settle()
+        return {Instrument(result.venue, result.symbol): result for result in added}
+
+    def _check_patterns(self, new: Sequence[Instrument]) -> None:
+        """Raises InputError when with these there are too many: each is matched with every symbol."""
+        patterns = sum(one.is_pattern for one in (*self._wanted.entries, *new))
+        if patterns > MAX_PATTERNS and any(one.is_pattern for one in new):
+            raise InputError(
+                f"{patterns} patterns; a service collects by {MAX_PATTERNS} at most", hint="name the symbols instead"
+            )
 
     def _end_after_all(self, entries: Sequence[Wanted]) -> None:
         """These were ending when they were wanted again, which is refused: there still is something of them to take."""
@@ -234,8 +256,9 @@ class ControlService:
                 if entry.state == REFUSED
             ]
             problems += [*self._component.problems(), *filter(None, [self._wanted.problem])]
+        problems += filter(None, [self._wanted.aside])
         return control_pb2.StatusResponse(
-            service=self._service, version=version("raven-market-data"), pid=os.getpid(),
+            service=self._service, version=self._telemetry.version, pid=os.getpid(),
             started_us=self._started_us, healthy=not problems, problems=problems, subscriptions=subscriptions,
             links=links, counters=self._telemetry.totals, simulated=self._simulated,
             metrics=self._telemetry.snapshot(), stores=self._component.stores(),
@@ -257,9 +280,6 @@ def _symbols(symbols: Sequence[str]) -> list[str]:
     if not cleaned or "" in cleaned:
         raise InputError("no symbol given", hint="name at least one, such as BTCUSDT")
     for symbol in cleaned:
-        if not symbol.isprintable() or any(letter.isspace() or letter == "\\" for letter in symbol):
-            raise InputError(
-                f"{symbol!r} is no symbol: one has no blanks, control characters or backslashes",
-                hint="symbols look like BTCUSDT, patterns like '*USDT'",
-            )
+        if problem := symbol_problem(symbol):
+            raise InputError(problem, hint="symbols look like BTCUSDT, patterns like '*USDT'")
     return cleaned

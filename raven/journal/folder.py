@@ -11,7 +11,7 @@ import msgspec
 import pyarrow as pa
 
 from raven.errors import JournalError, JournalLockedError
-from raven.files import FolderLock, write_atomically
+from raven.files import FolderLock, read_file, write_atomically
 
 FORMAT: Final = 1
 IDENTITY_FILE: Final = "journal.json"
@@ -125,7 +125,7 @@ def write_state(folder: Path, state: State) -> None:
 
 def _read(path: Path, kind: type[FileT], hint: str) -> FileT | None:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        return msgspec.json.decode(read_file(path), type=kind)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:

@@ -25,6 +25,7 @@ from raven.journal.segment import Entry, SegmentNotes, sequence_before
 from raven.journal.writer import disk_error
 
 _DEFAULTS: Final = JournalOptions()
+MAX_CONSUMERS: Final = 256
 LEAP: Final = 2**20
 """How far numbering leaps after an unclean end, lest a number be given twice whatever the disk forgot."""
 
@@ -214,12 +215,14 @@ class Journal:
     def register(self, consumer: str, after: int) -> None:
         """Hold everything after sequence `after` for `consumer` from now on, durably.
 
-        A position it already had is only ever lowered by this: `acknowledge` alone moves it on.
+        A position it already had is only ever lowered by this: `acknowledge` alone moves it on. Raises JournalError
+        when the disk refuses, and for one consumer too many.
         """
         if not consumer:
             raise JournalError("a durable consumer needs a name")
         with self._changing:
             self._require_open()
+            self._require_room(consumer)
             held = self._consumers.get(consumer, self.last_sequence)
             self._consumers[consumer] = min(held, after)
             self._save_consumers()
@@ -233,8 +236,9 @@ class Journal:
         """`consumer` has everything up to `sequence` safe; never moves back, never blocks.
 
         Made durable by the next `enforce_retention` or `close`: losing the last one only sends batches again.
-        A name not registered is taken up.
+        A name not registered is taken up; raises JournalError for one too many.
         """
+        self._require_room(consumer)
         self._consumers[consumer] = max(min(sequence, self.last_sequence), self._consumers.get(consumer, 0))
 
     def backlog(self, consumer: str) -> retention.Backlog:
@@ -287,6 +291,14 @@ class Journal:
         return retention.disk_use(self.path, journal_bytes, self.options.warn_disk_fraction)
 
     # within
+
+    def _require_room(self, consumer: str) -> None:
+        """Each holds batches back, and is kept for ever."""
+        if consumer not in self._consumers and len(self._consumers) >= MAX_CONSUMERS:
+            raise JournalError(
+                f"the journal {self.path} has {MAX_CONSUMERS} consumers, and takes no more",
+                hint="forget those that are gone: ravenctl forget",
+            )
 
     def _require_open(self) -> None:
         if not self._is_open:

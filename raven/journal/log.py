@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import pyarrow as pa
 
@@ -14,9 +15,17 @@ from raven.batches.ipc import END_OF_STREAM
 from raven.errors import JournalError
 from raven.journal.folder import segment_path, segment_paths
 from raven.journal.segment import Entry, Segment, SegmentNotes, segment_prefix
-from raven.journal.writer import SegmentWriter, mend_folder, sync_folder
+from raven.journal.writer import SegmentWriter, is_shortage, mend_folder, sync_folder
 
 T = TypeVar("T")
+
+
+class _Next(NamedTuple):
+    """A segment about to begin: its open file, what that begins with, and the open folder it lies in."""
+
+    writer: SegmentWriter
+    prefix: bytes
+    folder: int
 
 
 class SegmentLog:
@@ -43,16 +52,32 @@ class SegmentLog:
         which begins with `notes`. Raises OSError when the disk refuses; then nothing was appended.
         """
         writer = self._open_writer()
-        if writer is not None and writer.end >= segment_bytes:
-            self.seal()
-            writer = None
-        if writer is None:
-            self._begin_segment(message, meta.sequence, notes())
+        begun = None
+        if writer is None or writer.end >= segment_bytes:
+            begun = self._open_next(meta.sequence, notes, must=writer is None)
+        if writer is None or begun is not None:
+            assert begun is not None
+            self._begin_segment(begun, message)
         else:
             writer.write(message)
         self.segments[-1].publish(meta, rows, len(message))
         self.last_appended_us = meta.appended_us
         self.last_sequence = meta.sequence
+
+    def _open_next(self, sequence: int, notes: Callable[[], SegmentNotes], *, must: bool) -> _Next | None:
+        """All that a new segment needs of the system; None where that has no file to open, unless it `must`."""
+        try:
+            prefix = segment_prefix(self._schema, notes())
+            folder = os.open(self._folder, os.O_RDONLY)
+            try:
+                return _Next(SegmentWriter(segment_path(self._folder, sequence)), prefix, folder)
+            except BaseException:
+                os.close(folder)
+                raise
+        except (OSError, JournalError) as error:
+            if must or not is_shortage(error):
+                raise
+            return None  # the segment there is goes on
 
     def _open_writer(self) -> SegmentWriter | None:
         """The writer of the newest segment, None when a new segment must begin."""
@@ -63,19 +88,20 @@ class SegmentLog:
                 self.seal()
         return self._writer
 
-    def _begin_segment(self, message: bytes, sequence: int, notes: SegmentNotes) -> None:
-        prefix = segment_prefix(self._schema, notes)
-        path = segment_path(self._folder, sequence)
-        writer = SegmentWriter(path)
+    def _begin_segment(self, begun: _Next, message: bytes) -> None:
+        writer = begun.writer
         try:
-            writer.write(prefix + message)  # at once: there is never a segment without a batch
-            sync_folder(self._folder)
+            self.seal()
+            writer.write(begun.prefix + message)  # at once: there is never a segment without a batch
+            os.fsync(begun.folder)
         except OSError:
             writer.close()
-            path.unlink()
+            writer.path.unlink()
             raise
-        segment = Segment(path)
-        segment.begin(len(prefix))
+        finally:
+            os.close(begun.folder)
+        segment = Segment(writer.path)
+        segment.begin(len(begun.prefix))
         self._writer, self._is_sealed = writer, False
         self.segments = (*self.segments, segment)
 

@@ -21,6 +21,7 @@ import pyarrow as pa
 from raven.batches.batch import BatchMeta
 from raven.batches.ipc import END_OF_STREAM, join, schema_prefix
 from raven.errors import InputError, JournalError
+from raven.files import require_file
 
 _NOTES_KEY: Final = b"raven.segment"
 
@@ -131,7 +132,7 @@ class Segment:
         `zero_copy` maps the file instead of reading it: right only for a file that nobody cuts meanwhile.
         Raises DamagedSegmentError at bytes that are no whole batch, FileNotFoundError when the file is gone.
         """
-        with pa.memory_map(str(self.path)) if zero_copy else pa.OSFile(str(self.path)) as file:
+        with self._open(zero_copy=zero_copy) as file:
             yield from self._walk(file, start)
 
     def entries(self, after: int, *, start: int | None = None) -> Iterator[Entry]:
@@ -140,7 +141,7 @@ class Segment:
         The first tells the hole when batches between `after` and this segment were dropped; an `after` of 0
         means "from the oldest held on" and misses nothing.
         """
-        with pa.OSFile(str(self.path)) as file:
+        with self._open() as file:
             previous = self.notes.previous_sequence
             hole = Hole(after, previous) if 0 < after < previous else None
             for slot in self._walk(file, start):
@@ -148,6 +149,18 @@ class Segment:
                     message = os.pread(file.fileno(), slot.end - slot.start, slot.start)
                     yield Entry(slot.meta, join(message, self.schema), slot.batch.num_rows, hole)
                     hole = None
+
+    def _open(self, *, zero_copy: bool = False) -> Any:
+        """The file; raises FileNotFoundError, and JournalError for what is none: a pipe would hang."""
+        try:
+            require_file(self.path)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise JournalError(
+                f"segment {self.path} cannot be read: {error.strerror or error}", hint="move it away"
+            ) from error
+        return pa.memory_map(str(self.path)) if zero_copy else pa.OSFile(str(self.path))
 
     def _walk(self, file: Any, start: int | None) -> Iterator[Slot]:
         offset = 0
@@ -177,7 +190,7 @@ class Segment:
 
     @cached_property
     def _header(self) -> _Header:
-        with pa.OSFile(str(self.path)) as file:
+        with self._open() as file:
             try:
                 schema = pa.ipc.open_stream(file).schema
                 metadata = dict(schema.metadata or {})

@@ -70,6 +70,12 @@ def disk_error(error: OSError, action: str, path: Path) -> JournalError:
     return JournalError(f"{action} {path} failed: {error.strerror or error}", hint=hint)
 
 
+def is_shortage(error: Exception) -> bool:
+    """Whether the system has no file to open just now, for this process or at all."""
+    causes = (error, error.__cause__)
+    return any(isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE) for cause in causes)
+
+
 def sync_folder(folder: Path) -> None:
     """Make files made in or removed from `folder` durable."""
     descriptor = os.open(folder, os.O_RDONLY)

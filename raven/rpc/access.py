@@ -32,6 +32,8 @@ class Access:
     client_certificates: bool = False
     max_subscriptions_per_peer: int = DEFAULTS.max_subscriptions_per_peer
     max_concurrent_calls: int = DEFAULTS.max_concurrent_calls
+    max_connections_per_peer: int = DEFAULTS.max_connections_per_peer
+    max_connections: int = DEFAULTS.max_connections
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -45,6 +47,8 @@ class Access:
             client_certificates=security.tls_client_certificates,
             max_subscriptions_per_peer=security.max_subscriptions_per_peer,
             max_concurrent_calls=security.max_concurrent_calls,
+            max_connections_per_peer=security.max_connections_per_peer,
+            max_connections=security.max_connections,
         )
         _check_files(security)
         return access

@@ -44,7 +44,10 @@ HANDSHAKE_FAILURES: Final = (
     (
         "failed to connect.*(Socket closed|reset by peer)",
         "ends the connection at once",
-        "it wants TLS (set security.tls_ca) or a client certificate (tls_certificate, tls_key) signed by its tls_ca",
+        (
+            "it wants TLS (set security.tls_ca) or a client certificate (tls_certificate, tls_key) signed by its "
+            "tls_ca, or has all the connections it may have"
+        ),
     ),
 )
 """What gRPC says of a connection that could not be made: a pattern of its words, what it means, what to do."""

@@ -18,10 +18,11 @@ from raven.batches.schema import to_frame, to_record_batch
 from raven.errors import RavenError
 from raven.journal import Entry
 from raven.rpc.access import Access, address
+from raven.rpc.connections import Connections, most_connections, raise_file_limit, server_options
 from raven.rpc.cursors import to_message
 from raven.rpc.guard import CONTROL, MARKET_DATA, Context, Guard
 from raven.rpc.hub import Hub
-from raven.rpc.limits import MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES, MAX_SYMBOLS_PER_REQUEST
+from raven.rpc.limits import MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES, MAX_SYMBOLS_PER_REQUEST, name_problem
 from raven.rpc.pb import control_pb2, control_pb2_grpc, market_data_pb2, market_data_pb2_grpc
 from raven.tasks import finish
 
@@ -65,6 +66,7 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
     async def Start(self, request: control_pb2.StartRequest, context: Context) -> control_pb2.StartResponse:  # noqa: N802
         """Begin collecting symbols."""
         await _bounded(request.symbols, context)
+        await _named(request.requester, context)
         return await _finish(self._handler.start(request), context)
 
     async def Stop(self, request: control_pb2.StopRequest, context: Context) -> control_pb2.StopResponse:  # noqa: N802
@@ -101,11 +103,15 @@ class MarketDataServicer(market_data_pb2_grpc.MarketDataServicer):
     ) -> AsyncGenerator[market_data_pb2.SubscribeResponse]:
         """Batches from where the request says, then live."""
         await _bounded(request.symbols, context)
+        await _named(request.consumer, context)
         await self._guard.subscribe(request.consumer, context)
         after = await self._begin(request, context)
         journal = self._hub.journal
         if request.consumer:
-            journal.register(request.consumer, after)
+            try:
+                journal.register(request.consumer, after)
+            except RavenError as error:  # the disk refuses; the consumer comes again
+                await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         symbols = frozenset(request.symbols)
         async with (
             aclosing(self._hub.follow(after)) as entries,
@@ -163,11 +169,15 @@ class MarketDataServicer(market_data_pb2_grpc.MarketDataServicer):
         """Note what a durable consumer will not ask for again; the answer is how far behind it is."""
         if not request.consumer:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "an acknowledgement needs the consumer's name")
+        await _named(request.consumer, context)
         journal = self._hub.journal
-        if not request.HasField("cursor"):
-            journal.take_up(request.consumer)
-        elif request.cursor.journal_id == journal.id:
-            journal.acknowledge(request.consumer, request.cursor.sequence)
+        try:
+            if not request.HasField("cursor"):
+                journal.take_up(request.consumer)
+            elif request.cursor.journal_id == journal.id:
+                journal.acknowledge(request.consumer, request.cursor.sequence)
+        except RavenError as error:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
         backlog = await asyncio.to_thread(journal.backlog, request.consumer)
         return market_data_pb2.AcknowledgeResponse(behind_rows=backlog.rows, behind_since_us=backlog.since_us)
 
@@ -195,6 +205,11 @@ async def _bounded(symbols: Any, context: Context) -> None:
         )
 
 
+async def _named(name: str, context: Context) -> None:
+    if name and (problem := name_problem(name)):
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, problem)
+
+
 def _cursor_response(cursor: Cursor) -> market_data_pb2.SubscribeResponse:
     return market_data_pb2.SubscribeResponse(cursor=to_message(cursor))
 
@@ -202,6 +217,7 @@ def _cursor_response(cursor: Cursor) -> market_data_pb2.SubscribeResponse:
 class Server:
     """A gRPC server of one service on `host`:`port` (0: any free port; `port` tells which after `start`).
 
+    `max_connections`: how many it takes at once; `file_limit`: how many files and connections the process may open.
     `access`: who may call; `refused` is told the reason of each call that is refused.
     """
 
@@ -212,9 +228,13 @@ class Server:
         self.host = host
         self.port = port
         self._access = access
+        self.file_limit = raise_file_limit()
+        self.max_connections = most_connections(access.max_connections, self.file_limit)
         guard = Guard(access, refused)
         self._server = grpc.aio.server(
-            interceptors=[guard], options=OPTIONS, maximum_concurrent_rpcs=access.max_concurrent_calls
+            interceptors=[guard],
+            options=[*OPTIONS, *server_options(self.max_connections)],
+            maximum_concurrent_rpcs=access.max_concurrent_calls,
         )
         self._health = health.aio.HealthServicer()
         names = [health.SERVICE_NAME, reflection.SERVICE_NAME]
@@ -238,6 +258,10 @@ class Server:
             ) from error
         await self._server.start()
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+
+    def connections(self) -> Connections:
+        """The connections it holds."""
+        return Connections(self.port, self._access.max_connections_per_peer)
 
     async def stop(self) -> None:
         """Refuse new calls, end the running ones."""

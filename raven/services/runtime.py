@@ -21,14 +21,17 @@ from raven.control.handler import ControlService
 from raven.control.plan import SERVICES, port_of, target_of
 from raven.control.wanted import WantedFile
 from raven.errors import InputError, RavenError, in_a_command
+from raven.files import keep_private
 from raven.journal import Journal, JournalOptions
 from raven.rpc.access import Access, is_local
+from raven.rpc.connections import ENOUGH_FILES
 from raven.rpc.consumer import Consumer
 from raven.rpc.follower import Follower
 from raven.rpc.hub import Hub
 from raven.rpc.server import Server
 from raven.rpc.subscriptions import SubscriptionTable
-from raven.services.upkeep import keep_journal, keep_wanted, report_health, watch_disk
+from raven.services.preload import preload
+from raven.services.upkeep import bound_connections, keep_journal, keep_wanted, report_health, watch_disk
 from raven.settings import MAX_PORT, METRICS_PORT_OFFSET, LogLevel, Settings, load
 from raven.telemetry import MetricsServer, Telemetry, catch_loop_problems, catch_problems, set_up_logging
 
@@ -133,6 +136,8 @@ def main(
     except RavenError as error:
         sys.stderr.write(f"{name}: {error}\n")
         raise SystemExit(1) from None
+    keep_private(group_reads=settings.group_reads)
+    preload()
     set_up_logging(log_level or settings.log_level)
     telemetry = Telemetry(name)
     catch_problems(telemetry)
@@ -186,6 +191,7 @@ async def _serve(
         for close in reversed(service.closes):
             stack.push_async_callback(close)
         _warn_of_exposure(telemetry, access, host)
+        _warn_of_file_limit(telemetry, server)
         await server.start()
         if service.facts is not None:
             telemetry.read_at_scrape("last_trade_age_s", service.facts.ages_s)
@@ -193,7 +199,7 @@ async def _serve(
         metrics = stack.enter_context(_serve_metrics(telemetry, address, port + METRICS_PORT_OFFSET))
         telemetry.info("started", f"{name} listens on {host}:{server.port}", data=folder, metrics_port=metrics.port)
         gc.freeze()  # what was built lives as long as the service: never walk it again
-        await _run(service, control, environment, stop)
+        await _run(service, control, environment, server, stop)
     telemetry.info("stopped", f"{name} stopped")
 
 
@@ -204,7 +210,9 @@ def _stop_on_signal() -> asyncio.Event:
     return stop
 
 
-async def _run(service: Service, control: ControlService, environment: Environment, stop: asyncio.Event) -> None:
+async def _run(
+    service: Service, control: ControlService, environment: Environment, server: Server, stop: asyncio.Event
+) -> None:
     """Run the service and what goes on beside it until told to stop; an error of any part is raised."""
     telemetry = environment.telemetry
     parts = [run() for run in service.runs]
@@ -213,6 +221,7 @@ async def _run(service: Service, control: ControlService, environment: Environme
     parts += [
         watch_disk([environment.folder, *service.tables], telemetry),
         keep_wanted(environment.wanted),
+        bound_connections(server, telemetry),
         _restore(control),
     ]
     parts.append(report_health(lambda: control.status().healthy, telemetry))
@@ -260,6 +269,15 @@ def _warn_of_exposure(telemetry: Telemetry, access: Access, host: str) -> None:
         )
     elif access.exposes_token(host):
         telemetry.warning("clear_text", f"listening on {host} without TLS: the token and the data go in clear text")
+
+
+def _warn_of_file_limit(telemetry: Telemetry, server: Server) -> None:
+    if server.file_limit < ENOUGH_FILES:
+        telemetry.warning(
+            "few_files",
+            f"this process may open {server.file_limit} files and connections, and takes {server.max_connections} "
+            f"connections; raise its limit (ulimit -n, LimitNOFILE) to {ENOUGH_FILES} or more",
+        )
 
 
 def _serve_metrics(telemetry: Telemetry, host: str, port: int) -> MetricsServer:

@@ -82,6 +82,7 @@ class SecuritySettings(Section):
     - `tls_client_certificates`: a service demands of its clients certificates signed by `tls_ca` (mutual TLS).
     - `max_subscriptions_per_peer`: streams of batches that one address may hold at a service.
     - `max_concurrent_calls`: calls of all peers that a service has under way, streams included.
+    - `max_connections_per_peer`, `max_connections`: connections that one address, and all, may hold at a service.
     """
 
     token: Token = SecretStr("")
@@ -91,6 +92,8 @@ class SecuritySettings(Section):
     tls_client_certificates: bool = False
     max_subscriptions_per_peer: int = Field(256, ge=1)
     max_concurrent_calls: int = Field(4096, ge=1)
+    max_connections_per_peer: int = Field(256, ge=1)
+    max_connections: int = Field(1024, ge=8)
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
@@ -176,6 +179,7 @@ class TimebarSettings(Section):
 class Settings(BaseSettings):
     """Everything a service can be told; see the sections.
 
+    - `group_reads`: the group of the user that runs Raven may read its data; otherwise nobody else may.
     - `stores`: where rows go, each with a position of its own; trades to influx and delta, bars to timescale and delta.
       Empty: to the database that is configured; without one, and where `simulated` is set, to the embedded Delta Lake.
     - `store_probe_s`: how often a store is tried that needs mending: a wrong password, a missing bucket.
@@ -190,6 +194,7 @@ class Settings(BaseSettings):
     )
 
     data: Folder = Path("data")
+    group_reads: bool = False
     simulated: bool = False
     log_level: LogLevel = "info"
     checkpoint_s: float = Field(2.0, gt=0)

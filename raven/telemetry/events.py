@@ -36,6 +36,14 @@ EVENTS: Final[Mapping[str, Event]] = {
     "stopped": Event("info", "It has ended as it was told to."),
     "no_token": Event("warning", "It listens to other machines without a token; what they may do is limited."),
     "clear_text": Event("warning", "The token and the data go over the network in clear text."),
+    "few_files": Event("warning", "It may open so few files and connections that they could run out."),
+    "connections_closed": Event(
+        "warning", "An address holds more connections than it may; its newest are closed.", repeats=True
+    ),
+    "connections_full": Event("warning", "There are as many connections as may be; others are refused.", repeats=True),
+    "upkeep_failed": Event(
+        "warning", "Something beside collecting cannot be done or saved now; it is tried again.", repeats=True
+    ),
     "failed": Event("error", "It cannot run, or not go on, for the reason given; the process ends."),
     "crashed": Event("error", "It ends because of an error nobody foresaw; please report it with its traceback."),
     "uncaught": Event("error", "A part of it failed unexpectedly; please report it with its traceback.", repeats=True),
@@ -138,6 +146,9 @@ EVENTS: Final[Mapping[str, Event]] = {
         repeats=True,
     ),
     "wanted_saved": Event("info", "What is wanted is in its file again.", ends=("wanted_unsaved",)),
+    "wanted_set_aside": Event(
+        "error", "Something wanted cannot be served; it is kept beside the file, and the rest is collected."
+    ),
     "disk": Event("warning", "The disk of the journal is filling up."),
     "journal_overrun": Event("error", "The journal dropped rows at its size limit before every consumer had them."),
 }

@@ -100,7 +100,8 @@ METRICS: Final[Mapping[str, Metric]] = {
         "gauge", "Bytes by which these grow in a day, as in the last hour; left out before ten minutes were seen."
     ),
     # the service
-    "refused_calls": Metric("counter", "Calls refused to others, by why.", ("reason",)),
+    "refused_calls": Metric("counter", "Calls and connections refused to others, by why.", ("reason",)),
+    "connections": Metric("gauge", "Connections of others to the service's port."),
     "healthy": Metric("gauge", "1 when all that is wanted is being collected, 0 when something is wrong."),
 }  # fmt: skip
 

@@ -13,10 +13,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
-from types import TracebackType
-from typing import Final, Self, TypeAlias
+from typing import Final, TypeAlias
 
-from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, disable_created_metrics, start_http_server
+from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
@@ -24,6 +23,7 @@ from prometheus_client.registry import Collector
 from raven.telemetry.events import EVENTS
 from raven.telemetry.metrics import BUCKETS_S, METRICS, exported
 from raven.telemetry.repeats import Repeats
+from raven.telemetry.serving import MetricsServer
 
 Labels: TypeAlias = tuple[str, ...]
 Series: TypeAlias = Mapping[Labels, float]
@@ -32,7 +32,7 @@ EVENT_LABELS: Final = ("event", "level")
 
 
 class Telemetry(Collector):
-    """The metrics and events of one service; may be used from any thread.
+    """The metrics and events of one service; may be used from any thread. `version` is Raven's.
 
     `add`, `set` and `observe` take the labels of METRICS; one that is not given is empty. Raise KeyError for a
     metric or label that is not in METRICS.
@@ -40,7 +40,8 @@ class Telemetry(Collector):
 
     def __init__(self, service: str) -> None:
         self._log = logging.getLogger(f"raven.{service}")
-        self._build = (service, version("raven-market-data"), platform.python_version())
+        self.version = version("raven-market-data")  # once: an upgrade takes the files away that tell it
+        self._build = (service, self.version, platform.python_version())
         self._lock = threading.RLock()  # a finalizer may report in the midst of a report
         self._values: dict[str, dict[Labels, float]] = {
             name: {(): 0} if metric.kind == "counter" and not metric.labels else {} for name, metric in METRICS.items()
@@ -169,30 +170,8 @@ class Telemetry(Collector):
         return iter(())
 
     def serve(self, host: str, port: int) -> MetricsServer:
-        """Serve the metrics over HTTP from a thread of its own; raises OSError when the port is taken."""
+        """Serve the metrics over HTTP from threads of its own; raises OSError when the port is taken."""
         return MetricsServer(self.registry, host, port)
-
-
-class MetricsServer:
-    """The running HTTP server of a registry, on `port` (0 was asked for: any free one)."""
-
-    def __init__(self, registry: CollectorRegistry, host: str, port: int) -> None:
-        self._server, self._thread = start_http_server(port, addr=host, registry=registry)
-        self.port: int = self._server.server_port
-
-    def close(self) -> None:
-        """Let go of the port."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _key(name: str, labels: Mapping[str, str]) -> Labels:

@@ -60,6 +60,7 @@ class Cluster:
 
     def __init__(self, folder: Path, *, data: str = "data", **environment: str) -> None:
         self.folder = folder
+        self.python = sys.executable  # of what `run` starts
         base = free_base()
         self.ports = {name: base + i for i, name in enumerate(MODULES)}
         self.exchange_port = base + 9
@@ -81,7 +82,7 @@ class Cluster:
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                [self.python, "-m", *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env=self.environment, cwd=self.folder,
             )  # fmt: skip
 

@@ -33,12 +33,6 @@ def test_a_symbol_is_collected_while_anyone_wants_it(tmp_path: Path) -> None:
     assert WantedFile(tmp_path / "wanted.json").entries[BTC].joining == []
 
 
-def test_a_damaged_wanted_file_says_what_to_do(tmp_path: Path) -> None:
-    (tmp_path / "wanted.json").write_text('[{"symbol": 1}]')
-    with pytest.raises(SettingsError, match=r"damaged.*start the symbols again"):
-        WantedFile(tmp_path / "wanted.json")
-
-
 def test_names_of_services() -> None:
     assert resolve("timebar") == resolve("raven_timebar") == "raven_timebar"
     assert resolve("tibs") == "raven_tibs"

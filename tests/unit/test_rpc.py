@@ -20,6 +20,7 @@ from raven.batches.ipc import decode
 from raven.batches.schema import TRADE_SCHEMA, stream_schema, to_frame, to_record_batch
 from raven.errors import InputError, RavenError, UpstreamError
 from raven.journal import Journal
+from raven.journal.journal import MAX_CONSUMERS
 from raven.rpc import server
 from raven.rpc.access import Access
 from raven.rpc.client import Begin, Client, UnknownJournalError
@@ -232,3 +233,25 @@ async def test_an_acknowledgement_is_answered_with_what_is_left(tmp_path: Path) 
         assert third.behind_since_us == next(hub.journal.read(3)).meta.appended_us
         assert (await client.acknowledge("sink", Cursor("another journal", 5))).behind_rows == 2
         assert (await client.acknowledge("sink", Cursor(hub.journal.id, 5))).behind_rows == 0
+
+
+async def test_consumers_are_bounded_in_name_and_number(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (hub, client):
+        await publish(hub, "BTCUSDT")
+        for name in ("x" * 129, "a b", "../x", "\x1b[2J", "a\nb"):
+            with pytest.raises(UpstreamError, match="is no name of a consumer"):
+                await take(client, "earliest", 1, consumer=name)
+            with pytest.raises(UpstreamError, match="is no name of a consumer"):
+                await client.acknowledge(name, None)
+            with pytest.raises(UpstreamError, match="is no name of a consumer"):
+                await client.start(["BTCUSDT"], requester=name)
+        for number in range(MAX_CONSUMERS):
+            hub.journal.acknowledge(f"c{number}", 1)
+        with pytest.raises(UpstreamError, match=r"256 consumers, and takes no more.*forget"):
+            await client.acknowledge("another", None)
+        with pytest.raises(UpstreamError):
+            await take(client, "earliest", 1, consumer="another")
+        assert await take(client, "earliest", 1, consumer="c7") == [1]
+        assert await take(client, "earliest", 1) == [1]
+        hub.journal.forget("c8")
+        assert await take(client, "earliest", 1, consumer="another") == [1]

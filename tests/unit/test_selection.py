@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raven.batches.instrument import Instrument
+from raven.batches.instrument import Instrument, symbol_problem
 from raven.batches.selection import Selection
 
 SPOT, FUTURES = "BINANCE_SPOT", "BINANCE_FUTURES"
@@ -23,6 +23,8 @@ NAMES = ["BTCUSDT", "ETHUSDT", "ETHBTC", "币安人生USDT", "BTCUSDT_220325", "
         ("*", NAMES),
         ("BTCUSDT_*", ["BTCUSDT_220325"]),
         ("*.USDT", []),
+        ("***USDT", ["BTCUSDT", "ETHUSDT", "币安人生USDT", "1000SATSUSDT"]),
+        ("[BE]TCUSDT*", []),
     ],
 )
 def test_patterns_match_the_same_names_as_rows(pattern: str, matched: list[str]) -> None:
@@ -59,3 +61,19 @@ def test_a_symbol_that_a_pattern_matches_stays_selected() -> None:
     selection.discard([Instrument(SPOT, "BTCUSDT")])
     assert Instrument(SPOT, "BTCUSDT") in selection
     assert Instrument(FUTURES, "BTCUSDT") not in selection
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("pattern", ["*" * 60 + "X", "*U" * 31 + "X", "*?" * 31 + "X", "?" * 63 + "X"])
+def test_no_pattern_takes_long(pattern: str) -> None:
+    assert not symbol_problem(pattern)
+    names = [*NAMES, "U" * 64]
+    assert not any(Instrument(SPOT, pattern).matches(name) for name in names * 50)
+    many = Selection(Instrument(SPOT, f"{pattern[:-3]}{number:02}X") for number in range(100))
+    assert many.filter(pl.DataFrame({"symbol": names}), SPOT).is_empty()
+
+
+@pytest.mark.parametrize("symbol", ["", "A" * 65, "*" * 65, "A\\B", "A B", "A\x1bB", "A\nB", "A\u2028B"])
+def test_what_no_symbol_can_be(symbol: str) -> None:
+    assert symbol_problem(symbol)
+    assert len(symbol_problem(symbol)) < 200

@@ -13,7 +13,7 @@ import msgspec
 
 from raven.batches.batch import Cursor
 from raven.errors import StoreError
-from raven.files import write_atomically
+from raven.files import read_file, write_atomically
 from raven.sinks.store import StoreUnavailableError
 
 FORMAT: Final = 1
@@ -43,7 +43,7 @@ def load(path: Path, target: Target) -> Progress:
     Raises StoreError for a file that is damaged or of another format.
     """
     try:
-        data = path.read_bytes()
+        data = read_file(path)
         found = msgspec.json.decode(data, type=Progress)
     except FileNotFoundError:
         return Progress(target)

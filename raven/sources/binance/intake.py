@@ -66,8 +66,7 @@ class Intake:
         for dead in decoded.dead:
             self._telemetry.add("dead_frames", reason=dead.reason)
         if decoded.dead:
-            self._dead_letters.keep(decoded.dead)
-            self._tell(len(decoded.dead))
+            self._keep(len(decoded.dead), lambda: self._dead_letters.keep(decoded.dead))
         return decoded.trades
 
     def wanted_only(self, trades: pl.DataFrame) -> pl.DataFrame:
@@ -106,10 +105,12 @@ class Intake:
         """Put trades that cannot be true to the dead letters."""
         if trades.height:
             self._telemetry.add("dead_frames", trades.height, reason=reason)
-            self._dead_letters.keep_trades(trades, reason)
-            self._tell(trades.height)
+            self._keep(trades.height, lambda: self._dead_letters.keep_trades(trades, reason))
 
-    def _tell(self, frames: int) -> None:
-        self._telemetry.warning(
-            "dead_frames", "frames could not be used", frames=frames, kept_in=self._dead_letters.path
-        )
+    def _keep(self, frames: int, keep: Callable[[], None]) -> None:
+        try:
+            keep()
+            kept_in = str(self._dead_letters.path)
+        except OSError as error:  # they are counted, and nothing else waits for them
+            kept_in = f"nothing: {self._dead_letters.path}: {error.strerror or error}"
+        self._telemetry.warning("dead_frames", "frames could not be used", frames=frames, kept_in=kept_in)

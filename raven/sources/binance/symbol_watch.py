@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 from raven.clock import Backoff
 from raven.errors import ExchangeError, RavenError
+from raven.rpc.limits import MOST_SUGGESTED
 from raven.rpc.subscriptions import SubscriptionTable
 from raven.sources.binance.symbols import TRADING, SymbolList
 from raven.telemetry import Telemetry
@@ -52,7 +53,11 @@ class SymbolWatch:
         for symbol in symbols:
             if last_id(symbol) is not None:
                 self._symbols.delisted(symbol)  # unless it is listed
-        refused = {symbol: why for symbol in symbols if (why := self._symbols.why_not(symbol))}
+        unknown = [symbol for symbol in symbols if symbol not in self._symbols.states]
+        refused = {
+            symbol: self._symbols.why_not(symbol, suggest=place < MOST_SUGGESTED)
+            for place, symbol in enumerate(unknown)
+        }
         for symbol in self._noted.keys() & set(symbols):  # collected since before a restart, whatever the list says
             self._note(symbol)
             if symbol in refused:

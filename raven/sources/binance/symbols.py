@@ -67,11 +67,11 @@ class SymbolList:
         """It was listed in earlier days."""
         self.states.setdefault(symbol, DELISTED)
 
-    def why_not(self, symbol: str) -> str:
-        """Why there is no such symbol, with the nearest names; empty when there is."""
+    def why_not(self, symbol: str, *, suggest: bool = True) -> str:
+        """Why there is no such symbol, with the nearest names unless not to `suggest` them; empty when there is."""
         if symbol in self.states:
             return ""
-        names = nearest(symbol, self.states)
+        names = nearest(symbol, self.states) if suggest else []
         close = f"; did you mean {', '.join(names)}?" if names else ""
         if self._protocol.venue != BINANCE_FUTURES and _CONTRACT.search(symbol.upper()):
             close += f" {BINANCE_FUTURES} has contracts of such names"

@@ -9,7 +9,7 @@ import msgspec
 
 from raven.errors import InputError
 from raven.sources.binance.frames import UNREADABLE
-from raven.sources.recordings.files import BLOCK_BYTES, read_chunks
+from raven.sources.recordings.files import read_whole
 from raven.sources.recordings.kinds import Recording
 
 
@@ -23,7 +23,7 @@ _WRAPPED: Final = msgspec.json.Decoder(list[_Wrapped])
 
 def frames_of_list(recording: Recording) -> list[bytes]:
     """The frames of a list, which is read whole, each on one line; raises InputError when it is no list to its end."""
-    body = b"".join(read_chunks(recording.path, BLOCK_BYTES)).removeprefix(b"\xef\xbb\xbf")
+    body = read_whole(recording.path).removeprefix(b"\xef\xbb\xbf")
     try:
         compact = msgspec.json.format(body, indent=-1)
         if compact.startswith(b'[{"info":{'):

@@ -16,7 +16,7 @@ from raven.errors import InputError
 from raven.sources.binance.frames import UNREADABLE
 from raven.sources.binance.replies import read_list
 from raven.sources.recordings.chunks import Chunk
-from raven.sources.recordings.files import BLOCK_BYTES, read_chunks
+from raven.sources.recordings.files import read_whole
 from raven.sources.recordings.kinds import Recording
 
 
@@ -34,7 +34,7 @@ def read_reply(recording: Recording, symbol: str | None) -> Iterator[Chunk]:
     The symbol is the wrapper's where there is one (`XRP/ETH` is XRPETH), else `symbol`. Raises InputError.
     """
     assert recording.event is not None
-    body = b"".join(read_chunks(recording.path, BLOCK_BYTES))
+    body = read_whole(recording.path)
     symbols: str | pl.Series
     try:
         if b'"info"' in body.partition(b"}")[0]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import polars as pl
 import pyarrow as pa
@@ -14,6 +14,9 @@ from raven.batches.batch import BatchMeta, Cursor, Gap
 from raven.errors import InputError
 from raven.journal import Hole
 from raven.sources.ordering import LeftOut
+
+SHOWN: Final = 10
+"""So many of a recording's symbols are named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ class Choice:
 def not_recorded(symbol: str, known: Sequence[str]) -> str:
     """Why there is nothing of a symbol, with the nearest names."""
     close = difflib.get_close_matches(symbol, known, n=3)
-    listed = f"did you mean {', '.join(close)}?" if close else f"there are {', '.join(known[:10])}"
+    listed = f"did you mean {', '.join(close)}?" if close else f"there are {', '.join(known[:SHOWN])}"
     return f"{symbol} is not in the recording; {listed}"
 
 

@@ -19,9 +19,10 @@ from raven.batches.instrument import Instrument
 from raven.batches.schema import TRADE_DTYPES, to_frame, to_record_batch
 from raven.clock import monotonic_ns, now_us
 from raven.rpc.hub import Hub
+from raven.rpc.limits import MOST_SUGGESTED
 from raven.rpc.pb import control_pb2
 from raven.rpc.subscriptions import SubscriptionTable
-from raven.sources.replay.recording import Recorded, Recording, not_recorded
+from raven.sources.replay.recording import SHOWN, Recorded, Recording, not_recorded
 from raven.telemetry import Telemetry
 
 UPSTREAM: Final = "recording"
@@ -81,7 +82,11 @@ class ReplaySource:
     async def check(self, symbols: Sequence[str]) -> Mapping[str, str]:
         """Symbols that the recording has no rows of."""
         known = self._recording.symbols
-        return {symbol: not_recorded(symbol, known) for symbol in symbols if symbol not in known}
+        unknown = [symbol for symbol in symbols if symbol not in known]
+        return {
+            symbol: not_recorded(symbol, known if place < MOST_SUGGESTED else known[:SHOWN])
+            for place, symbol in enumerate(unknown)
+        }
 
     async def matching(self, pattern: str) -> Sequence[str]:
         """The recorded symbols that match."""

@@ -99,8 +99,8 @@ def _future(frame: bytes, seconds: float) -> bytes:
 
 
 def _strange(frame: bytes, number: int) -> bytes:
-    """A symbol as nobody would list it: letters that break out of lines, of paths, of a terminal's colours."""
-    text = _SYMBOL.sub(lambda _: rf"../\u001b[31mX{number}\n", _text(frame), count=1)
+    """A symbol as nobody would list it: letters that break out of paths, every other out of lines and colours too."""
+    text = _SYMBOL.sub(lambda _: rf"../\u001b[31mX{number}\n" if number % 2 else f"../X{number}", _text(frame), count=1)
     return one_frame(FIN_TEXT, text.encode())
 
 

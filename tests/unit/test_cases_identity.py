@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -32,15 +31,8 @@ COLLECTED = b"timestamp,price,quantity,side,tradeId\n1750507467356,83.29,0.107,b
 
 
 @pytest.fixture(scope="module")
-def cases() -> Path:
-    """The folder of small inputs beside the project; missing it is a failure in CI, a skip elsewhere."""
-    folder = Path(__file__).resolve().parents[3] / "shared" / "cases"
-    if not (folder / "README.md").exists():
-        message = f"small inputs not found in {folder}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    return folder
+def cases(shared_cases: Path) -> Path:
+    return shared_cases
 
 
 @pytest.fixture
@@ -137,9 +129,8 @@ def test_a_mixed_stream_loses_the_frames_of_the_other_market_alone(cases, tmp_pa
         read = read_trades(path)
     assert read["symbol"].unique().to_list() == ["BTCUSDT"]
     assert read["trade_id"].to_list() == [3404749954, 3404749955, 3404749957]
-    with pytest.warns(RecordingWarning, match="other_market"):
-        report = import_files([path], into=tmp_path / "journal", data=tmp_path)
-    assert (report.rows, report.symbols) == (3, ["BTCUSDT"])
+    report = import_files([path], into=tmp_path / "journal", data=tmp_path)
+    assert (report.rows, report.symbols, report.skipped) == (3, ["BTCUSDT"], {"other_market": 1})
 
 
 def test_frames_of_another_market_are_dead_with_their_reason():

@@ -21,6 +21,7 @@ from raven.errors import (
     TooLateError,
     UpstreamError,
 )
+from raven.version import __version__
 
 if TYPE_CHECKING:
     from raven.api import (
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
         volume_bars,
     )
 
-__version__ = "0.1.0"  # as in pyproject.toml; written here so that no file is asked for it while Raven runs
 
 __all__ = [
     "AccessError",

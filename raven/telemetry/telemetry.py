@@ -19,11 +19,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
-from raven import __version__
 from raven.telemetry.events import EVENTS
 from raven.telemetry.metrics import BUCKETS_S, METRICS, exported
 from raven.telemetry.repeats import Repeats
 from raven.telemetry.serving import MetricsServer
+from raven.version import __version__
 
 Labels: TypeAlias = tuple[str, ...]
 Series: TypeAlias = Mapping[Labels, float]

@@ -30,14 +30,6 @@ USDM_LINE = b"1,4102.41,0.02,82.0482,1554076802000,true\n"
 COLLECTED = b"timestamp,price,quantity,side,tradeId\n1750507467356,83.29,0.107,buy,293517768\n"
 
 
-<<<<<<< HEAD
-=======
-@pytest.fixture(scope="module")
-def cases(shared_cases: Path) -> Path:
-    return shared_cases
-
-
->>>>>>> imports
 @pytest.fixture
 def write(tmp_path):
     """Write a file of that name and return its path."""

@@ -19,6 +19,7 @@ from raven.errors import (
     StateError,
     StoreError,
     TooLateError,
+    UnknownHostError,
     UpstreamError,
 )
 from raven.version import __version__
@@ -67,6 +68,7 @@ __all__ = [
     "TickImbalanceBars",
     "TimeBars",
     "TooLateError",
+    "UnknownHostError",
     "UpstreamError",
     "VolumeBars",
     "__version__",

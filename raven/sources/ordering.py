@@ -3,9 +3,8 @@
 Each symbol comes by id, symbols side by side by time: a row is due at the running maximum of the times of its symbol.
 So the stream depends on the rows alone, not on the order of files or rows.
 
-An id comes once. Rows that repeat it are compared with the one that is kept: the same content is a repeat, another
-one a conflict. The same is what has the same price, quantity and side, and the same time in what precision both have
-(archives of milliseconds, captures of microseconds). Kept is the earliest row, of one trade told twice the finer time.
+An id comes once. Rows that repeat it are compared with the one that is kept, see `raven.batches.repeats`: the same
+content is a repeat, another one a conflict.
 """
 
 from __future__ import annotations
@@ -13,56 +12,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
 
 from raven.batches.gate import BadReason
-from raven.batches.schema import BUY, TRADE_DTYPES
+from raven.batches.repeats import KEY, Conflict, Settled, conflict, settle, told_twice
+from raven.batches.schema import TRADE_DTYPES
 from raven.errors import InputError, argument
-from raven.sources.recordings.reading import OnBad
+from raven.sources.recordings.reading import SHOWN_CONFLICTS, OnBad
 from raven.sources.sorting import RUN_ROWS, Sorter, in_order
 
-SHOWN_CONFLICTS: Final = 5
-
-_KEY: Final = ("symbol", "trade_id")
-_STREAM: Final = ("_due", *_KEY)
-_ms: Final = pl.col("ts_event").dt.truncate("1ms")
-_KEPT_FIRST: Final = (
-    *map(pl.col, _KEY), _ms, pl.col("price"), pl.col("quantity"), pl.col("side"), -pl.col("ts_event").dt.epoch("us"),
-    pl.col("origin"), pl.col("ts_recv"), pl.col("_file"),
-)  # fmt: skip
-"""A total order of rows of one id: whichever are compared first, the same one is kept in the end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """What one file says of a trade: time (UTC), price (quote per base), quantity (base units), side (+1, -1)."""
-
-    ts_event: datetime
-    price: float
-    quantity: float
-    side: int
-    file: str
-
-    def __str__(self) -> str:
-        side = "buy" if self.side == BUY else "sell"
-        return f"{side} {self.quantity:.10g} at {self.price:.10g}, {self.ts_event:%Y-%m-%d %H:%M:%S.%f} ({self.file})"
-
-
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """One id that two rows give to different trades."""
-
-    symbol: str
-    trade_id: int
-    kept: Told
-    other: Told
-
-    def __str__(self) -> str:
-        return f"{self.symbol} {self.trade_id} is two trades: {self.kept} and {self.other}"
+_STREAM: Final = ("_due", *KEY)
 
 
 @dataclass(slots=True)
@@ -113,7 +75,7 @@ class OrderedTrades:
         self._on_bad = on_bad
         self._frame_rows = max(1, run_rows // 4)
         self._files: list[Path] = [Path()]
-        self._by_id = Sorter(_KEY, folder, settle=self._settle, run_rows=run_rows)
+        self._by_id = Sorter(KEY, folder, settle=self._settle, run_rows=run_rows)
         self._stream = Sorter(_STREAM, folder, run_rows=run_rows)
 
     @property
@@ -159,27 +121,18 @@ class OrderedTrades:
 
     def _settle(self, trades: pl.DataFrame) -> pl.DataFrame:
         """`trades`, by symbol and id, with each id once."""
-        again = pl.all_horizontal(pl.col(name) == pl.col(name).shift() for name in _KEY).fill_null(value=False)
-        is_again = trades.select(again.alias("again")).get_column("again")
-        if not is_again.any():
+        is_told_twice = told_twice(trades)
+        if not is_told_twice.any():
             return trades
-        is_told_twice = is_again | is_again.shift(-1, fill_value=False)
-        told_twice = trades.filter(is_told_twice).sort(_KEPT_FIRST)
-        kept = told_twice.unique(_KEY, keep="first", maintain_order=True)
-        self._count(told_twice, kept)
-        return in_order(pl.concat([trades.filter(~is_told_twice), kept]), _KEY)
+        settled = settle(trades.filter(is_told_twice))
+        self._count(settled)
+        return in_order(pl.concat([trades.filter(~is_told_twice), settled.kept]), KEY)
 
-    def _count(self, told_twice: pl.DataFrame, kept: pl.DataFrame) -> None:
-        pairs = told_twice.join(kept, on=_KEY, suffix="_kept", how="left", maintain_order="left")
-        whole = pl.any_horizontal((pl.col(name).dt.microsecond() % 1000 == 0) for name in ("ts_event", "ts_event_kept"))
-        same_ms = _ms == pl.col("ts_event_kept").dt.truncate("1ms")
-        same_time = (pl.col("ts_event") == pl.col("ts_event_kept")) | (same_ms & whole)
-        same = pl.all_horizontal(pl.col(name) == pl.col(f"{name}_kept") for name in ("price", "quantity", "side"))
-        conflicts = pairs.filter(~(same & same_time))
-        self.left_out.repeats += told_twice.height - kept.height - conflicts.height
-        self.left_out.conflicts += conflicts.height
+    def _count(self, settled: Settled) -> None:
+        self.left_out.repeats += settled.repeats
+        self.left_out.conflicts += settled.conflicts.height
         room = SHOWN_CONFLICTS - len(self.left_out.named)
-        self.left_out.named += [self._conflict(row) for row in conflicts[:room].iter_rows(named=True)]
+        self.left_out.named += [self._conflict(row) for row in settled.conflicts[:room].iter_rows(named=True)]
         if self.left_out.named and self._on_bad == "raise":
             raise InputError(
                 f"a conflict: {self.left_out.named[0]}",
@@ -188,13 +141,12 @@ class OrderedTrades:
 
     def _conflict(self, row: dict[str, Any]) -> Conflict:
         kept, other = self._files[row["_file_kept"]], self._files[row["_file"]]
-        names = (kept.name, other.name) if kept == other or kept.name != other.name else (str(kept), str(other))
-        return Conflict(row["symbol"], row["trade_id"], _told(row, "_kept", names[0]), _told(row, "", names[1]))
+        return conflict(row, *names_of(kept, other))
 
 
-def _told(row: dict[str, Any], suffix: str, file: str) -> Told:
-    time, price, quantity, side = (row[f"{name}{suffix}"] for name in ("ts_event", "price", "quantity", "side"))
-    return Told(time, price, quantity, side, file)
+def names_of(kept: Path, other: Path) -> tuple[str, str]:
+    """The names of two files, their paths where the names are the same."""
+    return (kept.name, other.name) if kept == other or kept.name != other.name else (str(kept), str(other))
 
 
 def _span(trades: pl.DataFrame) -> tuple[int, int]:

@@ -352,8 +352,11 @@ class TestCases:
         for found in (held(tmp_path / "journal"), replayed):
             assert found["trade_id"].to_list() == list(range(1000, 1006))
             assert raven.time_bars(found, "1m", partial=True)["volume"].sum() == 16.0
-        with pytest.warns(DroppedRowsWarning, match="5 rows"):
-            bars = raven.time_bars(raven.read_trades(archive), "1m", partial=True)
+        with pytest.warns(RecordingWarning, match="5 rows left out: repeats of trades that are there, id and content"):
+            read = raven.read_trades(archive)
+        assert read["trade_id"].to_list() == list(range(1000, 1006))
+        with pytest.warns(DroppedRowsWarning, match="5 rows were left out: repeats of trades that are there"):
+            bars = raven.time_bars(pl.concat(raven.iter_trades(archive)), "1m", partial=True)
         assert bars["volume"].sum() == 16.0
 
     def test_twins(self, shared_cases: Path, tmp_path: Path) -> None:
@@ -374,7 +377,16 @@ class TestCases:
             report = bring(list(order), tmp_path / "skipped", on_bad="skip")
             assert report.conflicts == 1
             assert held(tmp_path / "skipped")["quantity"].to_list() == [296.0, 824.0, 6277.0]
+            with pytest.raises(InputError, match=said):
+                raven.read_trades(*order)
+            with pytest.warns(RecordingWarning, match="1 row left out: conflicts, another trade has the id: ZILBTC 12"):
+                assert raven.read_trades(*order, on_bad="skip").height == 3
         assert not (tmp_path / "journal").exists()
+        both = pl.concat(map(raven.read_trades, files))
+        with pytest.raises(InputError, match=r"a conflict: ZILBTC 12027555 is two trades: buy 824 at .*on_bad='skip'"):
+            raven.time_bars(both)
+        with pytest.warns(DroppedRowsWarning, match="1 row was left out: conflicts, another trade has their trade_id"):
+            assert raven.time_bars(both, partial=True, on_bad="skip")["total_ticks"].sum() == 3
 
     def test_interleaved(self, shared_cases: Path, tmp_path: Path) -> None:
         (archive,) = (shared_cases / "interleaved").iterdir()

@@ -12,6 +12,7 @@ from typing import Final, Literal, TypeAlias
 import polars as pl
 
 from raven.batches.gate import BadReason, count
+from raven.batches.repeats import conflict, settle, told_twice
 from raven.batches.schema import TRADE_DTYPES
 from raven.errors import InputError, argument
 from raven.sources.binance import TradeEvent
@@ -46,6 +47,7 @@ _TABLES: Final = {
     RecordingKind.ARROW_STREAM: read_ipc,
     RecordingKind.OWN_CSV: read_own_csv,
 }
+SHOWN_CONFLICTS: Final = 5
 _EVENTS: Final[tuple[TradeEvent, ...]] = ("trade", "aggTrade")
 
 
@@ -63,14 +65,15 @@ def read_trades(
     """All trades of one or more recordings as one frame with the columns of TRADE_SCHEMA.
 
     Archives and REST replies come sorted by symbol and id; raw captures, collectors' CSV, Parquet and journals in
-    the order recorded, file after file as given, repeats and gaps included.
+    the order recorded, file after file as given, gaps included. Each id comes once: how many repeats of the same trade
+    were left out is told by a RecordingWarning; another trade under an id that is taken is a conflict.
 
     - `symbol`: of files with many symbols, the one to read; of files that name none, whose trades they are.
     - `event`: of raw captures, `trade` or `aggTrade` frames; by default trades, or aggregate trades where there are
       none. The two series, and two venues, never mix.
     - `venue`: the files that tell another one are refused; of Parquet with a column venue, the one to read.
-    - `on_bad`: what to do with a line that holds no usable trade: `raise`, or `skip` it and tell how many there
-      were, with their reasons, by a RecordingWarning per file.
+    - `on_bad`: what to do with a line that holds no usable trade, and at a conflict: `raise`, or `skip` it and tell
+      how many there were, with their reasons, by a RecordingWarning.
 
     Raises InputError naming the file, and where it can the line, when a file is missing, empty, damaged or no
     recording of trades, when the symbol cannot be told, or when files do not fit together.
@@ -93,10 +96,37 @@ def read_trades(
     """
     plan = _plan(paths, venue, symbol, event, on_bad)
     nothing = pl.DataFrame(schema=TRADE_DTYPES)
-    parts = [_by_id(pl.concat([nothing, *_read(plan, recording)]), [recording]) for recording in plan.recordings]
-    trades = _by_id(pl.concat(parts), plan.recordings)
+    parts = [
+        _by_id(pl.concat([nothing, *_read(plan, recording)]), [recording]).with_columns(_file=pl.lit(number, pl.UInt32))
+        for number, recording in enumerate(plan.recordings)
+    ]
+    trades = _each_once(_by_id(pl.concat(parts), plan.recordings), plan)
     _require_found(plan, found=not trades.is_empty())
-    return trades
+    return trades.drop("_file")
+
+
+def _each_once(trades: pl.DataFrame, plan: _Plan) -> pl.DataFrame:
+    """`trades` with each id once, in their order; what was left out is told."""
+    again = told_twice(trades)
+    if not again.any():
+        return trades
+    placed = trades.with_row_index("_place")
+    settled = settle(placed.filter(again))
+    names = [recording.path.name for recording in plan.recordings]
+    told = [
+        str(conflict(pair, names[pair["_file_kept"]], names[pair["_file"]]))
+        for pair in settled.conflicts[:SHOWN_CONFLICTS].iter_rows(named=True)
+    ]
+    if told and plan.on_bad == "raise":
+        raise InputError(f"a conflict: {told[0]}", hint=f"{argument('on_bad', 'skip')} keeps the earlier of the two")
+    for rows, what in (
+        (settled.repeats, "repeats of trades that are there, id and content"),
+        (settled.conflicts.height, "conflicts, another trade has the id: " + "; ".join(told)),
+    ):
+        if rows:
+            message = f"{', '.join(names)}: {rows} {'row' if rows == 1 else 'rows'} left out: {what}"
+            warnings.warn(message, RecordingWarning, stacklevel=3)
+    return pl.concat([placed.filter(~again), settled.kept]).sort("_place").drop("_place")
 
 
 def iter_trades(
@@ -109,8 +139,8 @@ def iter_trades(
 ) -> Iterator[pl.DataFrame]:
     """The trades of `read_trades` in frames of at most `batch_rows` rows, in memory that does not grow with the files.
 
-    Everything comes in the order of the files: an archive that is not sorted by id raises InputError in the middle
-    (REST replies are read whole). What can be wrong with the arguments is raised by the call itself.
+    Everything comes in the order of the files, repeats included: an archive that is not sorted by id raises InputError
+    in the middle (REST replies are read whole). What can be wrong with the arguments is raised by the call itself.
 
     Columns: symbol (String); trade_id (Int64); ts_event, ts_recv (Datetime[us, UTC]); price (Float64, quote per base
     unit); quantity (Float64, base units); side (Int8, the aggressor's: +1 buy, -1 sell); origin (Int8, 0 live, 1 REST,

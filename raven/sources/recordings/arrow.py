@@ -17,7 +17,7 @@ from raven.errors import InputError
 from raven.journal import JournalReader
 from raven.sources.recordings.chunks import Chunk
 from raven.sources.recordings.kinds import Recording
-from raven.sources.recordings.tabular import arrow_batches, damage_named, of_venue
+from raven.sources.recordings.table_files import arrow_batches, damage_named, of_venue
 
 _BATCH_ROWS: Final = 1 << 18
 LINE: Final = "_line"

@@ -16,7 +16,7 @@ from raven.journal import JournalReader
 from raven.sources.binance import BINANCE_FUTURES, BINANCE_SPOT, TradeEvent
 from raven.sources.binance.frames import PROBE, UNREADABLE, Probe, event_of
 from raven.sources.binance.markets import is_coin_m
-from raven.sources.recordings import lists, tabular
+from raven.sources.recordings import lists
 from raven.sources.recordings.captured import venue_of_exchange, venue_of_frames
 from raven.sources.recordings.files import read_head
 from raven.sources.recordings.identity import COIN_M, Told, settle
@@ -185,7 +185,7 @@ def _venues(path: Path, by_data: Sequence[Told]) -> list[Told]:
 
 
 def _describe_table(path: Path, kind: RecordingKind) -> Recording:
-    columns = tabular.survey(path, kind is RecordingKind.PARQUET)
+    columns = table_files.survey(path, kind is RecordingKind.PARQUET)
     by_column = columns.get("venue", [])
     told = [Told(venue, "its column venue") for venue in by_column[:1]]
     if (symbols := columns.get("symbol")) and all(map(is_coin_m, symbols)):
@@ -257,7 +257,7 @@ def _describe_csv(path: Path, text: bytes) -> Recording:
     if layout.refused:
         raise _refused(path, layout.refused)
     if layout.is_own:
-        by_column = tabular.values_in_text(text, "venue") if "venue" in layout.columns else []
+        by_column = table_files.values_in_text(text, "venue") if "venue" in layout.columns else []
         told = [Told(venue, "its column venue") for venue in by_column[:1]]
         names = [] if "symbol" in layout.columns else symbol_of_path(path)
         own_venues = tuple(by_column) if len(by_column) > 1 else ()

@@ -16,7 +16,7 @@ from raven.journal import JournalReader
 from raven.sources.binance import BINANCE_FUTURES, BINANCE_SPOT, TradeEvent
 from raven.sources.binance.frames import PROBE, UNREADABLE, Probe, event_of
 from raven.sources.binance.markets import is_coin_m
-from raven.sources.recordings import lists
+from raven.sources.recordings import lists, table_files
 from raven.sources.recordings.captured import venue_of_exchange, venue_of_frames
 from raven.sources.recordings.files import read_head
 from raven.sources.recordings.identity import COIN_M, Told, settle

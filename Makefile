@@ -31,10 +31,10 @@ check: $(VENV)/.dev ## format, lint, types, layers, unit and property tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q -n 6 --dist worksteal tests/unit
+	$(BIN)/pytest -q -n 6 --dist worksteal -m "not slow" tests/unit
 
 test: check tools servers ## all tests, real databases, real processes and real recorded data included
-	$(BIN)/pytest -q -n 2 --dist worksteal tests/databases
+	$(BIN)/pytest -q -n 3 --dist worksteal -m slow tests/databases tests/unit
 	$(BIN)/pytest -q tests/e2e
 
 format: $(VENV)/.dev

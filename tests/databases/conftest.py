@@ -32,3 +32,10 @@ def url(server: AnyPostgres, tmp_path: Path) -> Iterator[str]:
     url = made(server, tmp_path)
     yield url
     server.drop_database(url)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All of this folder waits for servers: it runs beside what else is slow."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.slow)

@@ -288,6 +288,7 @@ class TradeStoreCompliance(StoreCompliance):
         expected = sorted((*key, trade_id) for key, known in model.items() for trade_id in known)
         assert sorted(found.select("venue", "symbol", "trade_id").iter_rows()) == expected
 
+    @pytest.mark.slow
     def test_a_writer_killed_again_and_again_stores_each_row_once(self, tmp_path: Path) -> None:
         kill_and_restart(lambda: self.spawn(tmp_path, TRADE_WRITER), kills=self.kills)
         self.assert_stored(tmp_path, *((SPOT, some_trades(name, 0, 40 * 50)) for name in ("BTCUSDT", "ETHUSDT")))
@@ -474,6 +475,7 @@ class BarStoreCompliance(StoreCompliance):
         store.close()
         self.assert_stored(where, "time_bars", some_bars("time_bars", []), *model.values())
 
+    @pytest.mark.slow
     def test_a_writer_killed_again_and_again_stores_each_bar_once(self, tmp_path: Path) -> None:
         kill_and_restart(lambda: self.spawn(tmp_path, BAR_WRITER), kills=self.kills)
         self.assert_stored(

@@ -149,6 +149,7 @@ async def test_a_request_without_an_answer_breaks_the_connection_and_foreign_ans
             await until(lambda: taker.feed.acknowledged == {"BTCUSDT"})
 
 
+@pytest.mark.slow
 async def test_a_connection_is_replaced_before_its_end_and_nothing_is_missed() -> None:
     async with Exchange().running() as exchange:
         exchange.acknowledge_after_s = 1.4  # longer than both deliver after it

@@ -290,6 +290,7 @@ async def test_a_full_disk_stops_the_source_and_leaves_no_hole(tmp_path: Path) -
     assert trades.get_column("trade_id").to_list() == list(range(1, trades.height + 1))
 
 
+@pytest.mark.slow
 async def test_connections_that_are_replaced_lose_and_disturb_nothing(tmp_path: Path) -> None:
     options = ExchangeOptions(faults=given_faults(["shutdown@2:3s", "shutdown@2.5:3s"]))
     symbols = ["ADAUSDT", "BNBUSDT", "BTCUSDT", "ETHUSDT"]

@@ -76,6 +76,7 @@ REPLY = (
     ("pack", "beginning", "says"),
     [(zipped, *CSV), (gzipped, *CSV), (zstd, *CSV), (gzipped, *CAPTURE), (gzipped, *REPLY)],
 )
+@pytest.mark.slow
 def test_a_line_without_an_end_takes_no_memory(tmp_path: Path, pack, beginning: bytes, says: str) -> None:
     path = tmp_path / "BTCUSDT-trades-2023-01-01"
     path.write_bytes(pack(lambda: [beginning, *[b"7" * MIB] * UNPACKED_MIB]))

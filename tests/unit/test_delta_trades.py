@@ -452,6 +452,7 @@ def test_a_file_of_a_killed_writer_is_deleted(tmp_path: Path, opened: Opened) ->
 # reading
 
 
+@pytest.mark.slow
 def test_readers_see_whole_flushes_while_the_table_is_written_and_maintained(tmp_path: Path, opened: Opened) -> None:
     store = opened(tmp_path, Upkeep(small_files=5, settled_s=0))
     write_some(store, 1)

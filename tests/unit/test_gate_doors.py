@@ -22,6 +22,7 @@ def many():
 
 
 @pytest.mark.parametrize("door", DOORS, ids=names)
+@pytest.mark.slow
 def test_a_hundred_thousand_rows_broken_in_every_way(many, door, tmp_path):
     rows, right = many
     came = door(rows, tmp_path)

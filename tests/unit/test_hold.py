@@ -77,6 +77,8 @@ def disturbed(draw: st.DrawFn) -> tuple[dict[str, int], list[list[Row]]]:
 
 @settings(max_examples=120, deadline=None)
 @given(stream=disturbed(), fetch_after=st.integers(0, 5), page=st.integers(1, 40))
+@pytest.mark.slow
+@pytest.mark.slow
 def test_a_disturbed_stream_comes_out_whole_in_order_once(stream, fetch_after, page):
     ends, batches = stream
     tested = hold(dict.fromkeys(ends, 0))
@@ -112,6 +114,8 @@ def test_a_disturbed_stream_comes_out_whole_in_order_once(stream, fetch_after, p
 
 @settings(max_examples=100, deadline=None)
 @given(stream=disturbed(), max_rows=st.integers(0, 8), max_s=st.integers(0, 6))
+@pytest.mark.slow
+@pytest.mark.slow
 def test_limits_are_kept_and_every_id_is_a_row_or_in_a_gap(stream, max_rows, max_s):
     ends, batches = stream
     tested = hold(dict.fromkeys(ends, 0), max_s=max_s, max_rows=max_rows)

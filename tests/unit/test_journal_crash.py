@@ -32,7 +32,9 @@ def torn_journal(folder: Path, batches: int) -> tuple[bytes, list[int]]:
     return content, [len(content) - sum(sizes[i + 1 :]) for i in range(batches)]
 
 
-@pytest.mark.parametrize("where", ["every byte of the last batch", "steps through the whole file"])
+@pytest.mark.parametrize(
+    "where", [pytest.param("every byte of the last batch", marks=pytest.mark.slow), "steps through the whole file"]
+)
 def test_a_torn_tail_is_cut_wherever_it_tears(tmp_path, where):
     content, ends = torn_journal(tmp_path, 3)
     state = (tmp_path / "state.json").read_bytes()
@@ -143,6 +145,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_whatever_was_reported_survives_kill_9(tmp_path):
     sequences, last_id = [], 0
     for _ in range(2):

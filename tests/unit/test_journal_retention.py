@@ -221,6 +221,7 @@ def test_a_leap_in_numbering_is_no_hole(tmp_path):
         assert [entry.hole for entry in journal.read(1)] == [None, None, None]
 
 
+@pytest.mark.slow
 def test_readers_racing_with_retention_account_for_every_sequence(tmp_path):
     count = 200
     options = JournalOptions(segment_bytes=2500, max_bytes=12_000)

@@ -359,7 +359,7 @@ def assert_sound(frames, event):
     return decoded
 
 
-@pytest.mark.parametrize("count", [20_000, pytest.param(200_000, marks=pytest.mark.e2e)])
+@pytest.mark.parametrize("count", [20_000, pytest.param(200_000, marks=pytest.mark.slow)])
 def test_damaged_frames_never_raise_and_none_is_lost(shared_data, count):
     rows = dead = other = control = 0
     for frames, event in batches_of_mutants(shared_data, count, seed=1):

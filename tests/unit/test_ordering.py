@@ -67,6 +67,7 @@ def oracle(rows: list[Row]) -> pl.DataFrame:
 class TestOrder:
     @settings(max_examples=40, deadline=None)
     @given(rows=recorded(), data=st.data())
+    @pytest.mark.slow
     def test_any_order_of_files_and_rows_gives_the_same_stream(self, rows: list[Row], data: st.DataObject) -> None:
         repeated = data.draw(st.lists(st.sampled_from(rows), max_size=20)) if rows else []
         shuffled = data.draw(st.permutations(rows + repeated))
@@ -85,6 +86,7 @@ class TestOrder:
 
     @settings(max_examples=40, deadline=None)
     @given(rows=recorded(), data=st.data())
+    @pytest.mark.slow
     def test_of_two_trades_with_one_id_the_same_is_kept_whatever_the_order(
         self, rows: list[Row], data: st.DataObject
     ) -> None:

@@ -238,6 +238,8 @@ class TestFiles:
         rest = list(open_recording(paths, venue=SPOT).batches(one.meta.input[1], last_ids))
         assert_frame_equal(rows_of(rest), rows_of(found[2:]))
 
+    @pytest.mark.slow
+    @pytest.mark.slow
     def test_the_order_of_files_makes_no_other_replay(self, tmp_path: Path) -> None:
         """What was begun with the files in one order is gone on with in another."""
         paths = [tmp_path / f"BTCUSDT-{day}.parquet" for day in range(3)]

@@ -168,6 +168,7 @@ def test_a_name_that_is_stored_with_another_is_told_of_where() -> None:
     assert "007 and 22 more" in str(not_stored(many, {"symbol": "none like it"}, "trades"))
 
 
+@pytest.mark.slow
 def test_the_log_tells_the_groups_through_checkpoints_and_its_cleanup(root: Path, store: DeltaTradeStore) -> None:
     assert groups(root, TRADES).is_empty()
     written = set()

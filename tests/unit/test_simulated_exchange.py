@@ -158,6 +158,7 @@ async def test_the_play_waits_for_readers_and_goes_on_where_it_was():
             assert (await take(ws, 1))[0]["t"] == played + 1
 
 
+@pytest.mark.slow
 async def test_at_full_speed_the_slowest_reader_paces_the_play():
     async with (
         running(GeneratedMarket(["BTCUSDT"], speed=None, start_us=START_US)) as (exchange, rest),
@@ -286,6 +287,7 @@ async def test_pings_carry_the_time_and_must_be_answered():
         assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, 1008)
 
 
+@pytest.mark.slow
 async def test_a_client_that_is_gone_no_longer_paces_the_play():
     venue = replace(SPOT, pong_timeout_s=3.0)  # longer than a reader on a busy machine takes
     options = ExchangeOptions(ping_interval_s=0.5)

@@ -66,6 +66,7 @@ async def test_rest_has_what_the_streams_had():
         assert (await rest.get("/fapi/v1/time"))["serverTime"] < 10**13
 
 
+@pytest.mark.slow
 async def test_requests_weigh_what_they_weigh():
     async with running(market(), venue=FUTURES) as (_, rest):
         for path, params, weight in (

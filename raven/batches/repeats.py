@@ -7,7 +7,6 @@ milliseconds, captures of microseconds). Kept is the earliest row, of one trade 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 import polars as pl
@@ -27,7 +26,7 @@ _KEPT_FIRST: Final = (
 class Told:
     """What one file says of a trade: time (UTC), price (quote per base), quantity (base units), side (+1, -1)."""
 
-    ts_event: datetime
+    ts_event: Any  # a datetime
     price: float
     quantity: float
     side: int

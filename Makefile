@@ -5,15 +5,23 @@ BIN := $(VENV)/bin
 
 .PHONY: run test check format proto tools servers clean
 
+# One line a package instead of pip's dozens; a pipe hides pip's exit code, so what it installs is marked within it.
+define install
+@{ $(BIN)/pip install --disable-pip-version-check --progress-bar off --editable $(1) && touch $@; } | awk \
+	'/^ *Collecting / { print "  " $$2; fflush() } /^Installing collected/ { print "  installing them"; fflush() }'
+@test $@ -nt pyproject.toml
+endef
+
 $(VENV)/.run: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Raven needs Python 3.11 or newer")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Raven needs Python 3.11 or newer")'
+	@echo "Making a virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "Installing Raven and the libraries it needs into $(VENV), about a minute:"
+	$(call install,.)
 
 $(VENV)/.dev: pyproject.toml $(VENV)/.run
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	touch $@
+	@echo "Installing what tests and checks need into $(VENV), about a minute:"
+	$(call install,'.[dev]')
 
 run: $(VENV)/.run ## everything on this machine, in one terminal
 	$(BIN)/raven up

@@ -1,69 +1,77 @@
 """Raven: every trade, the bars built from them, and both in your databases.
 
-What a notebook imports is here, each name loaded when it is first used; see `raven.api`.
+What a notebook imports is here: `read_trades` and `replay` give recorded trades, `time_bars`, `tick_imbalance_bars`,
+`tick_bars`, `volume_bars` and `dollar_bars` their bars, `scan_trades`, `scan_bars` and `stored` what the stores hold,
+and `live` what a running service publishes. Times are UTC.
 """
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from raven.errors import (
+    AccessError,
+    ExchangeError,
+    InputError,
+    JournalError,
+    JournalLockedError,
+    RavenError,
+    RegionBlockedError,
+    SettingsError,
+    StateError,
+    StoreError,
+    TooLateError,
+    UnknownHostError,
+    UpstreamError,
+)
+from raven.version import __version__
 
 if TYPE_CHECKING:
     from raven.api import (
-        DollarBars as DollarBars,
-    )
-    from raven.api import (
-        TickBars as TickBars,
-    )
-    from raven.api import (
-        TickImbalanceBars as TickImbalanceBars,
-    )
-    from raven.api import (
-        TimeBars as TimeBars,
-    )
-    from raven.api import (
-        VolumeBars as VolumeBars,
-    )
-    from raven.api import (
-        dollar_bars as dollar_bars,
-    )
-    from raven.api import (
-        iter_trades as iter_trades,
-    )
-    from raven.api import (
-        live as live,
-    )
-    from raven.api import (
-        read_trades as read_trades,
-    )
-    from raven.api import (
-        replay as replay,
-    )
-    from raven.api import (
-        scan_bars as scan_bars,
-    )
-    from raven.api import (
-        scan_trades as scan_trades,
-    )
-    from raven.api import (
-        tick_bars as tick_bars,
-    )
-    from raven.api import (
-        tick_imbalance_bars as tick_imbalance_bars,
-    )
-    from raven.api import (
-        time_bars as time_bars,
-    )
-    from raven.api import (
-        volume_bars as volume_bars,
+        DollarBars,
+        DroppedRowsWarning,
+        NotStoredWarning,
+        RecordingWarning,
+        TickBars,
+        TickImbalanceBars,
+        TimeBars,
+        VolumeBars,
+        dollar_bars,
+        iter_trades,
+        live,
+        read_trades,
+        replay,
+        scan_bars,
+        scan_trades,
+        stored,
+        tick_bars,
+        tick_imbalance_bars,
+        time_bars,
+        volume_bars,
     )
 
-_API = (
+
+__all__ = [
+    "AccessError",
     "DollarBars",
+    "DroppedRowsWarning",
+    "ExchangeError",
+    "InputError",
+    "JournalError",
+    "JournalLockedError",
+    "NotStoredWarning",
+    "RavenError",
+    "RecordingWarning",
+    "RegionBlockedError",
+    "SettingsError",
+    "StateError",
+    "StoreError",
     "TickBars",
     "TickImbalanceBars",
     "TimeBars",
+    "TooLateError",
+    "UnknownHostError",
+    "UpstreamError",
     "VolumeBars",
+    "__version__",
     "dollar_bars",
     "iter_trades",
     "live",
@@ -71,18 +79,24 @@ _API = (
     "replay",
     "scan_bars",
     "scan_trades",
+    "stored",
     "tick_bars",
     "tick_imbalance_bars",
     "time_bars",
     "volume_bars",
-)
+]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _API:
-        return getattr(import_module("raven.api"), name)
-    raise AttributeError(f"module 'raven' has no attribute {name!r}")
+if not TYPE_CHECKING:  # a type checker is to refuse names that are not there
+
+    def __getattr__(name):  # noqa: ANN001, ANN202 - nobody reads its types
+        """Each name is loaded when it is first used: Polars takes a while, and the commands need little of this."""
+        if name in __all__:
+            from importlib import import_module  # noqa: PLC0415 - it would be a name of ours
+
+            return getattr(import_module("raven.api"), name)
+        raise AttributeError(f"module 'raven' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_API]
+    return list(__all__)

@@ -17,9 +17,10 @@ from raven.bars.tick_imbalance import TickImbalanceKernel
 from raven.bars.time_bars import TimeBarKernel, parse_every
 from raven.batches.batch import TradeBatch
 from raven.batches.gate import BadReason, count
+from raven.batches.repeats import conflict, settle, told_twice
 from raven.batches.schema import TRADE_DTYPES, polars_schema
 from raven.batches.sequence import check_sequence
-from raven.errors import StateError
+from raven.errors import InputError, StateError, argument
 from raven.tabular import OnBad, Table, Trades, admitted, in_order, tables_of
 
 SNAPSHOT_FORMAT: Final = 1
@@ -46,6 +47,7 @@ class BarBuilder:
         self._states: dict[str, pl.DataFrame] = {}
         self._last_ids: dict[str, dict[str, int]] = {}
         self.duplicates = 0
+        self.conflicts = 0
         self.refused: Counter[BadReason] = Counter()
 
     def update(self, trades: Table, *, sort: bool = False) -> pl.DataFrame:
@@ -59,7 +61,8 @@ class BarBuilder:
         - where present symbol, venue and trade_id (whole numbers).
 
         Rows of one symbol must come in order; `sort` puts those of this call in order, by trade_id or else by
-        ts_event. A repeated trade_id is dropped and counted in `duplicates`. Raises InputError when a column is missing
+        ts_event. A repeated trade_id is dropped and counted in `duplicates`; another trade under an id that this call
+        holds already raises InputError, or is counted in `conflicts`, too. Raises InputError when a column is missing
         or of a type that does not fit, and for the first row that is no trade; with `on_bad="skip"` such rows are left
         out and counted in `refused`, by reason.
         """
@@ -74,11 +77,21 @@ class BarBuilder:
             checked = check_sequence(trades, self._last_ids.get(venue, {}))
             self._last_ids[venue] = checked.last_ids
             self.duplicates += checked.duplicates
+            if checked.duplicates:
+                self._compare(trades)
             trades = checked.accepted
         state = self._states.get(venue)
         batch = TradeBatch(venue, trades.select(*TRADE_DTYPES))
         self._states[venue], bars = self._kernel.step(self._kernel.initial() if state is None else state, batch)
         return bars
+
+    def _compare(self, trades: pl.DataFrame) -> None:
+        """Count, or refuse, what is another trade under an id that is taken."""
+        settled = settle(trades.filter(told_twice(trades)).with_columns(_file=0))
+        self.conflicts += settled.conflicts.height
+        if settled.conflicts.height and self._on_bad == "raise":
+            first = conflict(settled.conflicts.row(0, named=True), "", "")
+            raise InputError(f"a conflict: {first}", hint=f"{argument('on_bad', 'skip')} keeps one of the two")
 
     def open_bars(self) -> pl.DataFrame:
         """The bars still open, as they stand: never complete."""
@@ -186,15 +199,15 @@ def build(builder: BarBuilder, trades: Trades, *, partial: bool) -> pl.DataFrame
     """All bars of `trades`; `partial` adds the open ones."""
     tables, is_single = tables_of(trades)
     parts = [builder.update(table, sort=is_single) for table in tables]
-    if builder.duplicates:
-        warnings.warn(
-            f"{_rows(builder.duplicates)} left out: their trade_id was not above those before it",
-            DroppedRowsWarning,
-            stacklevel=3,
-        )
-    if builder.refused:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in builder.refused.most_common())
-        warnings.warn(f"{_rows(builder.refused.total())} left out: {reasons}", DroppedRowsWarning, stacklevel=3)
+    repeats = "repeats of trades that are there" if is_single else "their trade_id was not above those before it"
+    left_out = {
+        repeats: builder.duplicates - builder.conflicts,
+        "conflicts, another trade has their trade_id": builder.conflicts,
+        ", ".join(f"{rows} {reason}" for reason, rows in builder.refused.most_common()): builder.refused.total(),
+    }
+    for why, rows in left_out.items():
+        if rows:
+            warnings.warn(f"{_rows(rows)} left out: {why}", DroppedRowsWarning, stacklevel=3)
     if partial or not parts:
         parts.append(builder.open_bars())
     return pl.concat(parts).sort("venue", "symbol", "open_time", "first_trade_id", maintain_order=True)

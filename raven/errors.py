@@ -65,6 +65,10 @@ class AccessError(UpstreamError):
     """Another Raven service refuses the caller, or cannot be trusted: token, certificates, loopback."""
 
 
+class UnknownHostError(UpstreamError):
+    """The address of another Raven service names a host that cannot be found."""
+
+
 class TooLateError(UpstreamError):
     """Another Raven service did not answer in time."""
 

@@ -8,7 +8,8 @@
 -- How a version follows another: what the tables of version n lack, version n + 1 adds in a block of its own under
 -- "Versions" (ALTER TABLE ... ADD COLUMN IF NOT EXISTS ... and the like, harmless when it is there), the CREATE
 -- statements say what a new table looks like, and the number goes up here, at the end, and in
--- raven/sinks/timescale/schema.py.
+-- raven/sinks/timescale/schema.py. A hypertable with compressed chunks takes a new column only without NOT NULL, or
+-- with a default that is a constant.
 \set ON_ERROR_STOP on
 
 BEGIN;
@@ -103,8 +104,19 @@ CREATE UNIQUE INDEX IF NOT EXISTS raven_schema_one_row ON raven_schema ((true));
 -- Versions
 
 -- 1: bars of one table need not expect a size or an imbalance.
-ALTER TABLE tick_imbalance_bars ALTER COLUMN expected_size DROP NOT NULL;
-ALTER TABLE tick_imbalance_bars ALTER COLUMN expected_imbalance DROP NOT NULL;
+DO $$
+DECLARE
+    forbids name;
+BEGIN
+    FOR forbids IN
+        SELECT attname FROM pg_attribute
+        WHERE attrelid = 'tick_imbalance_bars'::regclass AND attnotnull
+            AND attname IN ('expected_size', 'expected_imbalance')
+    LOOP
+        EXECUTE format('ALTER TABLE tick_imbalance_bars ALTER COLUMN %I DROP NOT NULL', forbids);
+    END LOOP;
+END
+$$;
 
 -- Hypertables, where the extension is there and loaded by the server; where it came later, existing rows move along
 

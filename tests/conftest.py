@@ -18,10 +18,20 @@ pytest_plugins = ["tests.servers.fixtures"]
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of recorded market data beside the project; missing it is a failure in CI, a skip elsewhere."""
-    default = Path(__file__).resolve().parents[2] / "shared" / "data"
-    folder = Path(os.environ.get("RAVEN_TEST_DATA", default))
+    return _shared("data", "RAVEN_TEST_DATA", "recorded market data")
+
+
+@pytest.fixture(scope="session")
+def shared_cases() -> Path:
+    """The folder of small files that are hard to read right, beside the project; likewise."""
+    return _shared("cases", "RAVEN_TEST_CASES", "cases")
+
+
+def _shared(name: str, variable: str, what: str) -> Path:
+    default = Path(__file__).resolve().parents[2] / "shared" / name
+    folder = Path(os.environ.get(variable, default))
     if not (folder / "README.md").exists():
-        message = f"recorded market data not found in {folder} (set RAVEN_TEST_DATA)"
+        message = f"{what} not found in {folder} (set {variable})"
         if os.environ.get("CI") == "true":
             pytest.fail(message)
         pytest.skip(message)

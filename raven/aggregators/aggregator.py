@@ -20,9 +20,10 @@ from raven.aggregators import checkpoint as checkpoints
 from raven.aggregators.checkpoint import Checkpoint, Position
 from raven.bars.kernel import Kernel
 from raven.bars.state import restore, snapshot
+from raven.batches import gate, intake
 from raven.batches.batch import BatchMeta, Cursor, Gap, TradeBatch
 from raven.batches.instrument import Instrument
-from raven.batches.schema import to_frame, to_record_batch
+from raven.batches.schema import TRADE_DTYPES, TRADE_SCHEMA, to_frame, to_record_batch
 from raven.batches.selection import Selection
 from raven.batches.sequence import check_sequence
 from raven.errors import StateError
@@ -162,7 +163,7 @@ class Aggregator:
     async def _take(self, upstream: str, batch: pa.RecordBatch, meta: BatchMeta) -> None:
         async with self._turn:
             state = self._upstreams[upstream]
-            rows = state.selection.filter(to_frame(batch), state.venue)
+            rows = self._intake(upstream, batch, meta)
             checked = check_sequence(rows, state.last_ids)
             trades = TradeBatch(state.venue, checked.accepted, meta.watermark_us, frozenset(meta.held))
             stepped = {spec: kernel.step(state.states[spec], trades) for spec, kernel in self._kernels.items()}
@@ -185,6 +186,42 @@ class Aggregator:
             self._unsaved.add(upstream)
         if rows.height:
             self._count(upstream, rows, checked.accepted)
+
+    def _intake(self, upstream: str, batch: pa.RecordBatch, meta: BatchMeta) -> pl.DataFrame:
+        """The wanted rows of a batch that keep the rules. The ids of the others are missing in the bars."""
+        misfit = intake.misfit(batch.schema, TRADE_SCHEMA)
+        if misfit:
+            self._refuse_batch(upstream, meta.cursor, misfit, rows=batch.num_rows)
+            return pl.DataFrame(schema=TRADE_DTYPES)
+        state = self._upstreams[upstream]
+        taken = intake.take(
+            to_frame(batch.select(TRADE_SCHEMA.names)),
+            lambda rows: state.selection.filter(rows, state.venue),
+            gate.check,
+            latest_us=intake.latest_us(meta),
+        )
+        for reason, refused in gate.count(taken.refusals).items():
+            self._telemetry.add("refused_rows", refused, upstream=upstream, reason=reason)
+            self._telemetry.error(
+                "rows_unfit", f"rows of {upstream} are left out of the bars: {gate.RULES[reason]}",
+                rows=refused, batch=meta.sequence,
+            )  # fmt: skip
+        return taken.rows
+
+    def _refuse_batch(self, upstream: str, cursor: Cursor, reason: str, *, rows: int) -> None:
+        self._telemetry.add("refused_batches", upstream=upstream)
+        self._telemetry.add("refused_rows", rows, upstream=upstream, reason=gate.BadReason.UNKNOWN_SHAPE)
+        self._telemetry.error(
+            "batch_unfit", f"no bar is made of a batch of {upstream}: {reason}",
+            rows=rows, journal=cursor.journal_id, batch=cursor.sequence,
+        )  # fmt: skip
+
+    async def set_aside(self, upstream: str, cursor: Cursor, payload: bytes, reason: str) -> None:  # noqa: ARG002
+        """Go past a batch that cannot be read: its trades are missing in the bars, which are not complete then."""
+        async with self._turn:
+            self._refuse_batch(upstream, cursor, reason, rows=0)
+            self._upstreams[upstream].cursor = cursor
+            self._unsaved.add(upstream)
 
     def _count_gaps(self, venue: str, gaps: Sequence[Gap]) -> None:
         self.facts.observe_gaps(venue, gaps)

@@ -1,22 +1,24 @@
 """Trades in the order of their ids: a symbol whose ids jump waits, and no other, until the ids between have come.
 
 What waits goes out in order once they came, in whatever order and however often; or without them, with a recorded
-gap, once it has waited too long. No clock is read: time comes in as `now_us` of any monotonic clock.
+gap, once it has waited too long. Rows whose ids the exchange cannot have come to are refused (`reach`). No clock is
+read: time comes in as `now_us` of any monotonic clock.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import polars as pl
 
 from raven.batches.batch import Gap
 from raven.batches.id_queue import Array, IdQueue
+from raven.batches.reach import MOST_AHEAD_IDS, Jump, Reach
+from raven.batches.released import NO_TRADES, Fallen, GivenUp, Missing, Released
 from raven.batches.schema import ORIGIN_LIVE, TRADE_DTYPES
 from raven.batches.sequence import check_sequence
 
@@ -24,66 +26,6 @@ FAR_BACK_IDS: Final = 10_000
 """How far below the last id of its symbol a live trade has to lie to be worth asking whether ids began anew."""
 
 _HELD_DTYPES: Final = {**TRADE_DTYPES, "held_us": pl.Int64()}
-
-
-class GivenUp(StrEnum):
-    """Why ids were not waited for any longer: a closed set, fit for a metric's label."""
-
-    NOT_RECEIVED = "not received"
-    """They did not come in time."""
-    NO_ROOM = "no room"
-    """Too many rows were waiting."""
-    ABSENT = "absent"
-    """The venue does not have them."""
-    STOPPED = "stopped"
-    """The session of the symbol ended."""
-
-
-class Missing(NamedTuple):
-    """Ids waited for: all of `after_id` < id < `before_id`, since `since_us` of the clock given."""
-
-    symbol: str
-    after_id: int
-    before_id: int
-    since_us: int
-
-    @property
-    def missing_ids(self) -> int:
-        """How many ids are waited for."""
-        return self.before_id - self.after_id - 1
-
-
-class Fallen(NamedTuple):
-    """A trade whose id lies far below the last one of its symbol; `time_us` is its ts_event."""
-
-    symbol: str
-    trade_id: int
-    time_us: int
-
-
-@dataclass(frozen=True, slots=True)
-class Released:
-    """What may be published now.
-
-    `rows`: of each symbol in the order of their ids, every id once. `gaps`: the ids given up before some of them.
-    `duplicates`: rows dropped because their id had been there. `fallen`: of those, the first of each symbol whose id
-    lay far back.
-    """
-
-    rows: pl.DataFrame
-    duplicates: int = 0
-    gaps: tuple[Gap, ...] = ()
-    fallen: tuple[Fallen, ...] = ()
-
-
-def joined(parts: Sequence[Released]) -> Released:
-    """All of `parts`, one after the other; there is at least one."""
-    return Released(
-        pl.concat([part.rows for part in parts]),
-        sum(part.duplicates for part in parts),
-        tuple(gap for part in parts for gap in part.gaps),
-        tuple(entry for part in parts for entry in part.fallen),
-    )
 
 
 @dataclass(slots=True)
@@ -103,6 +45,7 @@ class Hold:
     _before_session: dict[str, int | None] = field(default_factory=dict)
     _absent: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     _due_us: float = math.inf  # when the first of the waiting rows has waited too long
+    _reach: Reach = field(default_factory=Reach)
 
     @property
     def held_rows(self) -> int:
@@ -118,8 +61,8 @@ class Hold:
         ended = set(symbols).intersection(self.held)
         if not ended:
             return Released(self._rows.drop("held_us").clear())
-        rows, gaps = self._settle(self._rows, now_us, ended)
-        return Released(rows, 0, gaps)
+        rows, gaps, refused = self._settle(self._rows, now_us, ended)
+        return Released(rows, 0, gaps, refused=refused)
 
     def last_id(self, symbol: str) -> int | None:
         """The highest id of `symbol` that came, what waits included."""
@@ -137,23 +80,32 @@ class Hold:
         self._absent.setdefault(symbol, []).append((first_id, stop_id))
         self._due_us = -math.inf
 
+    def told(self, symbol: str, newest_id: int, asked_us: int) -> None:
+        """The venue, asked at `asked_us`, names `newest_id` as the newest of `symbol`."""
+        self._reach.told(symbol, newest_id, asked_us)
+        if symbol in self.held:
+            self._due_us = -math.inf
+
     def begin_epoch(self, symbol: str, first_id: int) -> bool:
         """The ids of `symbol` began anew at `first_id`; refused (False) while older rows of it wait."""
         if symbol in self.held:
             return False
         self.last_ids[symbol] = first_id - 1
+        self._reach.forget(symbol)
         return True
 
     def take(self, trades: pl.DataFrame, now_us: int) -> Released:
         """Take trades as they came (columns of TRADE_SCHEMA; fetched ones too, and none to let time pass)."""
         if trades.is_empty() and now_us < self._due_us:
             return Released(trades)
+        trades, hopeless = self._without_hopeless(trades)
         checked = check_sequence(trades, self.last_ids)
         before = self.last_ids
         fallen = _fallen(trades, before) if checked.duplicates else ()
         if not checked.gaps and self._rows.is_empty():
             self.last_ids = checked.last_ids
-            return Released(checked.accepted, checked.duplicates, (), fallen)
+            self._reach.moved(checked.symbols, now_us)
+            return Released(checked.accepted, checked.duplicates, (), fallen, hopeless)
         self._begin_sessions(trades, checked.gaps)
         waiting = self._rows.height
         apart = {gap.symbol for gap in checked.gaps}  # not who waits and got what comes next: that is in order
@@ -161,10 +113,21 @@ class Hold:
         through = checked.accepted.filter(~is_apart)
         new = trades.filter(is_apart).select(*TRADE_DTYPES, held_us=pl.lit(now_us, pl.Int64))
         self.last_ids = {**checked.last_ids, **{symbol: before[symbol] for symbol in apart}}
-        ordered, gaps = self._settle(pl.concat([self._rows, new]), now_us)
+        is_live = pl.col("origin") == ORIGIN_LIVE
+        self._reach.moved(through.filter(is_live).get_column("symbol").unique(), now_us)
+        ordered, gaps, refused = self._settle(pl.concat([self._rows, new]), now_us)
         rows = pl.concat([through, ordered]) if ordered.height else through
-        duplicates = waiting + trades.height - rows.height - self._rows.height
-        return Released(rows, duplicates, gaps, fallen)
+        duplicates = waiting + trades.height - rows.height - self._rows.height - refused.height
+        return Released(rows, duplicates, gaps, fallen, pl.concat([hopeless, refused]))
+
+    def _without_hopeless(self, trades: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """`trades`, and apart those whose ids are beyond anything."""
+        ids = trades.get_column("trade_id")
+        if not trades.height or ids.max() <= MOST_AHEAD_IDS:  # type: ignore[operator]  # ids are whole numbers
+            return trades, NO_TRADES
+        last = trades.get_column("symbol").replace_strict({"": 0, **self.last_ids}, default=0, return_dtype=pl.Int64)
+        is_hopeless = ids - last > MOST_AHEAD_IDS
+        return trades.filter(~is_hopeless), trades.filter(is_hopeless)
 
     def _begin_sessions(self, trades: pl.DataFrame, gaps: Iterable[Gap]) -> None:
         """Ids start at the first that came where none is known, or the known one was before the session."""
@@ -181,14 +144,26 @@ class Hold:
 
     def _settle(
         self, rows: pl.DataFrame, now_us: int, ended: Collection[str] = ()
-    ) -> tuple[pl.DataFrame, tuple[Gap, ...]]:
-        """Release of `rows` (the waiting ones first) what may go, all of the `ended` symbols; keep the others."""
-        queue = IdQueue.of(rows, self.last_ids)
-        time_limit = queue.limits(queue.rows.get_column("held_us").to_numpy() <= now_us - self.max_us)
-        limit = np.maximum(time_limit, queue.limits(np.isin(queue.owner, queue.places(ended))))
-        self._pass_absent(queue, limit)
-        queue.make_room(limit, self.max_rows)
-        goes = queue.behind <= limit[queue.owner]
+    ) -> tuple[pl.DataFrame, tuple[Gap, ...], pl.DataFrame]:
+        """Release of `rows` (the waiting ones first) what may go, all of the `ended` symbols; keep the others.
+
+        Also the gaps before them, and the rows that are refused.
+        """
+        queue, parted = IdQueue.of(rows, self.last_ids), []
+        while True:
+            waited = queue.rows.get_column("held_us").to_numpy() <= now_us - self.max_us
+            ends = np.isin(queue.owner, queue.places(ended))
+            time_limit = queue.limits(waited)
+            limit = np.maximum(time_limit, queue.limits(ends))
+            self._pass_absent(queue, limit)
+            in_time = queue.behind > limit[queue.owner]
+            queue.make_room(limit, self.max_rows)
+            goes = queue.behind <= limit[queue.owner]
+            refused = pl.Series(self._refused(queue, waited | ends | (in_time & goes), now_us))
+            if not refused.any():
+                break
+            parted.append(queue.rows.filter(refused))
+            queue = IdQueue.of(queue.rows.filter(~refused), self.last_ids)
         gaps = []
         missing = []
         since = queue.rows.get_column("held_us").to_numpy()
@@ -208,10 +183,38 @@ class Hold:
         self.missing = tuple(missing)
         self.held = tuple(dict.fromkeys(item.symbol for item in missing))
         self.last_ids.update(queue.last_ids(goes))
+        released = queue.rows.filter(pl.Series(goes))
         self._rows = queue.rows.filter(~pl.Series(goes))
         self._due_us = int(since[~goes].min()) + self.max_us if self._rows.height else math.inf
         self._forget_absent()
-        return queue.rows.filter(pl.Series(goes)).drop("held_us"), tuple(gaps)
+        self._note_moved(released)
+        return released.drop("held_us"), tuple(gaps), pl.concat([NO_TRADES, *(part.drop("held_us") for part in parted)])
+
+    def _refused(self, queue: IdQueue, due: Array, now_us: int) -> Array:
+        """Which rows wait for ids that the exchange cannot have come to; those that are `due` are judged for good."""
+        refused = np.zeros(len(due), dtype=bool)
+        is_live = queue.rows.get_column("origin").to_numpy() == ORIGIN_LIVE
+        since = queue.rows.get_column("held_us").to_numpy()
+        believed: set[str] = set()
+        for row in queue.jumps[::-1].tolist():  # who believes a higher id believes the lower ones
+            symbol = queue.symbol(row)
+            if symbol in believed or self._is_absent(symbol, *queue.ids_around(row)):
+                continue
+            run, before = queue.run(row)
+            before_us = int(since[before].max(initial=-1, where=is_live[before]))
+            followers = int(is_live[run].sum()) - 1
+            jump = Jump(symbol, queue.last_id(row), queue.ids_around(row)[1], int(since[row]), followers, before_us)
+            if self._reach.is_refuted(jump) or (due[row] and self._reach.is_doubtful(jump, now_us)):
+                refused[run] = True
+            elif due[row]:
+                believed.add(symbol)
+        return refused
+
+    def _note_moved(self, released: pl.DataFrame) -> None:
+        if released.height:
+            live = released.filter(pl.col("origin") == ORIGIN_LIVE).group_by("symbol").agg(pl.col("held_us").max())
+            self._reach.moved_at(dict(live.iter_rows()))
+        self._reach.settle(self.held)
 
     def _is_absent(self, symbol: str, after_id: int, before_id: int) -> bool:
         return any(first - 1 <= after_id and before_id <= stop for first, stop in self._absent.get(symbol, ()))

@@ -24,6 +24,7 @@ class IdQueue:
         self.rows = rows
         self._symbols = symbols
         self.owner = owner
+        self._base = base
         self._ids = rows.get_column("trade_id").to_numpy()
         is_first = np.append(True, owner[1:] != owner[:-1])[: len(owner)]
         places = np.arange(len(owner))
@@ -52,6 +53,18 @@ class IdQueue:
     def ids_around(self, row: int) -> tuple[int, int]:
         """The id before a row, of its symbol, and its own."""
         return int(self._before[row]), int(self._ids[row])
+
+    def run(self, row: int) -> tuple[slice, slice]:
+        """Of a row with ids missing before it: itself and those that follow without a jump; and its symbol's before."""
+        first, stop = np.searchsorted(self.owner, [self.owner[row], self.owner[row] + 1]).tolist()
+        later = self.jumps[np.searchsorted(self.jumps, row, side="right") :]
+        if len(later):
+            stop = min(stop, int(later[0]))
+        return slice(row, stop), slice(first, row)
+
+    def last_id(self, row: int) -> int:
+        """The last id released of the symbol a row is of."""
+        return int(self._base[row])
 
     def places(self, symbols: Iterable[str]) -> list[int]:
         """The places of those of `symbols` that are here."""

@@ -29,6 +29,7 @@ _SECONDS_BELOW: Final = 10**11
 _MILLISECONDS_BELOW: Final = 10**14
 _MICROSECONDS_BELOW: Final = 10**17
 _WHOLE: Final = r"^\s*([+-]?[0-9]+)(?:\.0*)?\s*$"
+_SCIENTIFIC: Final = r"^\s*([+-]?[0-9]+(?:\.[0-9]*)?[eE][+-]?[0-9]+)\s*$"
 _NUMBER: Final = r"^\s*([+-]?[0-9]+\.[0-9]+)\s*$"
 _USUAL: Final = "%Y-%m-%dT%H:%M:%S%.f%z"
 _ISO: Final = r"^\s*(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d)(:\d\d)?(\.\d+)?\s*(?:(Z|z|UTC)|([+-]\d\d):?(\d\d)?)?\s*$"
@@ -112,7 +113,9 @@ def _ids(column: pl.Series) -> pl.Series:
             .cast(pl.Int64, strict=False)
         )
     if _is_text(column):
-        return column.cast(pl.String).str.extract(_WHOLE).cast(pl.Int64, strict=False)
+        text = column.cast(pl.String)
+        whole = text.str.extract(_WHOLE).cast(pl.Int64, strict=False)
+        return whole.fill_null(_ids(text.str.extract(_SCIENTIFIC).cast(pl.Float64, strict=False)))
     if column.dtype.is_decimal():
         return _ids(column.cast(pl.String))
     if column.dtype.is_integer() or column.dtype == pl.Null:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -24,13 +24,15 @@ class SequenceResult:
     """What a check found.
 
     `accepted`: the rows whose id is above all before them, in order. `duplicates`: how many rows were not.
-    `gaps`: the id ranges jumped over. `last_ids`: the highest id per symbol, old ones included.
+    `gaps`: the id ranges jumped over. `last_ids`: the highest id per symbol, old ones included. `symbols`: whose rows
+    were checked.
     """
 
     accepted: pl.DataFrame
     duplicates: int
     gaps: tuple[Gap, ...]
     last_ids: dict[str, int]
+    symbols: Sequence[str] = ()
 
 
 def check_sequence(trades: pl.DataFrame, last_ids: Mapping[str, int]) -> SequenceResult:
@@ -58,7 +60,7 @@ def check_sequence(trades: pl.DataFrame, last_ids: Mapping[str, int]) -> Sequenc
     merged = {**last_ids, **dict(zip(symbols, highest.tolist(), strict=True))}
     jumps = np.flatnonzero(is_new & (ids - 1 > before) & (before != _NEVER))
     gaps = _gaps(symbols, firsts, ids, before, jumps[np.argsort(order[jumps])])
-    return SequenceResult(accepted, trades.height - accepted.height, gaps, merged)
+    return SequenceResult(accepted, trades.height - accepted.height, gaps, merged, symbols)
 
 
 def group_codes(codes: Array, kinds: int) -> tuple[Array, Array]:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
 from raven.control.plan import downstream_first, port_of, target_from, target_of
-from raven.errors import AccessError, InputError, UpstreamError
+from raven.errors import AccessError, InputError, UnknownHostError, UpstreamError
 from raven.rpc.access import Access
 from raven.rpc.client import Client
 from raven.settings import load
@@ -53,7 +53,8 @@ def call_in_order(
     """Call the services one after the other, in order; one that cannot be reached answers with its error.
 
     `host`: what the user gave; where it names a port, the service there must be the one meant. Raises InputError when
-    it is another, AccessError when one refuses the caller or cannot be trusted.
+    it is another, AccessError when one refuses the caller or cannot be trusted, UnknownHostError when there is no such
+    host.
     """
     access = Access.of(load())
 
@@ -63,6 +64,7 @@ def call_in_order(
         }
 
     answers = asyncio.run(every())
+    _raise_unknown_host(answers, host)
     _raise_refusals(answers)
     return answers
 
@@ -78,9 +80,17 @@ def call_at_once(
         return dict(zip(services, await asyncio.gather(*calls), strict=True))
 
     answers = asyncio.run(every())
+    _raise_unknown_host(answers, host)
     if all(isinstance(answer, UpstreamError) for answer in answers.values()):
         _raise_refusals(answers)
     return answers
+
+
+def _raise_unknown_host(answers: Mapping[str, object], host: str) -> None:
+    """Once, not for every service that was to be asked there."""
+    for answer in answers.values():
+        if host and isinstance(answer, UnknownHostError):
+            raise answer
 
 
 def _raise_refusals(answers: Mapping[str, object]) -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
+from rich.markup import escape
 
 from raven.cli import output
+from raven.cli.tables import Layout
 from raven.errors import InputError
 from raven.settings import nearest, origins
+
+SETTINGS: Final = Layout(
+    "Settings, each a default where nothing else is named", ("key", "value", "from"), wraps=("value",), below="from"
+)
 
 
 def config(
@@ -26,7 +32,20 @@ def config(
         output.print_json([entry._asdict() for entry in found])
         return
     rows = [
-        [entry.key, str(entry.value), "[dim]default[/]" if entry.source == "default" else entry.source]
+        [
+            entry.key,
+            escape(shown(entry.value)),
+            "" if entry.source == "default" else escape(entry.source),
+        ]
         for entry in found
     ]
-    output.table("Settings", ("key", "value", "from"), rows)
+    output.table(SETTINGS, rows)
+
+
+def shown(value: object) -> str:
+    """A value as a settings file or a variable would hold it, without quotes."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ",".join(shown(item) for item in value)
+    return "" if value is None else str(value)

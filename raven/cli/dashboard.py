@@ -1,31 +1,60 @@
-"""The screen of `raven up`: price, trades a second, last bars, lag, gaps, rows stored, and each service's state."""
+"""The screen of `raven up`: price, trades a second, last bars, rows stored, each service's state, and what is wrong."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
-from rich.console import Group
 from rich.markup import escape
-from rich.panel import Panel
-from rich.table import Table
 from rich.text import Text
 
 from raven.batches.instrument import Instrument
 from raven.cli import output
+from raven.cli.figures import bar_cells, price, shared, short_specs
+from raven.cli.growth import growth_sentences
 from raven.cli.supervisor import Child
+from raven.cli.tables import Layout, fewer, sentence, table_lines
 from raven.cli.watch import AGGREGATORS, Watch
 from raven.clock import now_us
 from raven.control.plan import SERVICES
 from raven.rpc.pb import control_pb2
 
 MOST_SYMBOLS: Final = 12
-LEAST_ROWS: Final = 2
-LINES_OF_TITLES: Final = 13  # the frame, and two lines over each table
-TITLES: Final = {"raven_timebar": ("Time bars", "buys"), "raven_tibs": ("Tick imbalance bars", "theta / threshold")}
+LEAST_SYMBOLS: Final = 2
+MOST_BARS: Final = 6
+MOST_NAMED: Final = 3
+TITLE_LINES: Final = 2  # of each table: its title and the names of its columns
+PART_OF_PROBLEMS: Final = 3  # of a screen's lines at most one in so many tells of problems
+MORE_BELOW: Final = "on a taller terminal, or by `ravenctl status`"
 COLOURS: Final = {"ok": "green", "idle": "green", "starting": "yellow", "stopped": "dim"}
+
+TRADES: Final = Layout(
+    "Trades",
+    ("venue", "symbol", "state", "price>", "trades/s>", "trades>", "last trade>", "age>", "gaps>"),
+    leaving=("last trade", "trades", "age", "gaps", "trades/s"),
+)
+_BAR_COLUMNS: Final = (
+    "venue", "symbol", "spec", "from", "to", "open>", "high>", "low>", "close>", "vwap>", "volume>", "ticks>",
+)  # fmt: skip
+BARS: Final = {
+    "raven_timebar": Layout(
+        "Time bars",
+        (*_BAR_COLUMNS, "buys>", "complete"),
+        leaving=("vwap", "from", "buys", ("high", "low"), "volume", "open", "ticks", "complete"),
+    ),
+    "raven_tibs": Layout(
+        "Tick imbalance bars",
+        (*_BAR_COLUMNS, "theta / threshold>", "complete"),
+        leaving=("vwap", ("high", "low"), "volume", "open", "from", "theta / threshold", "ticks", "complete"),
+    ),
+}
+SERVICE_TABLE: Final = Layout(
+    "Services",
+    ("service", "state", "restarts>", "behind>", "rows in>", "rows stored>", "last flush>"),
+    leaving=("last flush", "behind", "restarts", "rows in"),
+)
 
 
 class Dashboard:
@@ -38,26 +67,35 @@ class Dashboard:
         self._watch = watch
         self._children = [child for child in children if child.name in SERVICES]
         self._others = [child for child in children if child.name not in SERVICES]
-        self._expected = [instrument for instrument in expected if not instrument.is_pattern]
+        self._expected = [one for one in dict.fromkeys(expected) if not one.is_pattern]
         self._title = title
 
-    def view(self, height: int) -> Panel:
-        """The whole screen, for a terminal of `height` lines."""
-        room = height - LINES_OF_TITLES - len(self._children) - len(self._others)
-        symbols = max(LEAST_ROWS, min(MOST_SYMBOLS, room // 3))
-        bars = max(LEAST_ROWS, (room - min(symbols, len(self._rows()) + 1)) // 2)
-        watched = {child.name for child in self._children}
-        parts = [
-            self._symbol_table(symbols),
-            *(self._bar_table(name, bars) for name in AGGREGATORS if name in watched),
-            self._service_table(),
-        ]
-        notes = [
-            Text(f"{child.name} {child.last_exit}", style="red", overflow="ellipsis", no_wrap=True)
-            for child in (*self._children, *self._others)
-            if child.failures
-        ]
-        return Panel(Group(*parts, *notes), title=self._title, subtitle="Ctrl-C stops", title_align="left")
+    def view(self, width: int, height: int, said: Sequence[Text] = ()) -> list[Text]:
+        """The lines of the whole screen, for a terminal of that size; `said` is shown as far as there is room.
+
+        Where it is low, first the bars and symbols are fewer, then services that are well are told in one line.
+        """
+        head = sentence(f"[bold]{escape(self._title)}[/]  [dim]Ctrl-C stops[/]", width)
+        problems = fewer(list(self._problems(width)), max(2, height // PART_OF_PROBLEMS), MORE_BELOW)
+        names = [name for name in AGGREGATORS if name in {child.name for child in self._children}]
+        fixed = len(head) + len(problems) + TITLE_LINES * (len(names) + 2)
+        wants = [max(1, min(MOST_SYMBOLS, len(self._rows()))), *(MOST_BARS for _ in names)]
+        leasts = [LEAST_SYMBOLS, *(1 for _ in names)]
+        services = self._service_rows()
+        well = self._well()
+        if fixed + len(services) + sum(leasts) > height and len(well) > 1:
+            services = [row for row in services if row[0] not in well]
+            problems = [*sentence(f"[green]ok[/]: {', '.join(well)}", width), *problems]
+            fixed = len(head) + len(problems) + TITLE_LINES * (len(names) + 1 + bool(services))
+        symbols, *bars = shared(wants, leasts, height - fixed - len(services))
+        tables = [self._symbol_lines(symbols, width)]
+        tables += [self._bar_lines(name, most, width) for name, most in zip(names, bars, strict=True)]
+        tables.append([*(table_lines(SERVICE_TABLE, services, width) if services else []), *problems])
+        lines = [*head, *_apart(tables, height - len(head))]
+        below = [*sentence_lines(growth_sentences(self._watch.status), width), *said]
+        room = height - len(lines)
+        lines += below[-room:] if room > 0 else []
+        return fewer(lines, height, "on a taller terminal")
 
     def _rows(self) -> list[control_pb2.Subscription]:
         """What is collected, and what was asked for and is not yet."""
@@ -69,81 +107,118 @@ class Dashboard:
             if one not in known
         ]
 
-    def _symbol_table(self, most: int) -> Table:
+    def _symbol_lines(self, most: int, width: int) -> list[Text]:
         rows = self._rows()
-        venues = len({row.venue for row in rows}) > 1
-        columns = ("symbol", "state", "price>", "trades/s>", "trades>", "last trade>", "age>", "gaps>", "missing ids>")
-        view = output.new_table("Trades", ("venue", *columns) if venues else columns)
-        busiest = sorted(rows, key=self._watch.rate, reverse=True)[:most] if len(rows) > most else rows
-        for row in busiest:
-            view.add_row(*([row.venue] if venues else []), *self._symbol_row(row))
+        shown = sorted(rows, key=self._watch.rate, reverse=True) if len(rows) > most else rows
+        most = most if len(rows) <= most else most - 1
+        cells = [self._symbol_row(row) for row in shown[:most]]
         if len(rows) > most:
-            rest = sorted(rows, key=self._watch.rate, reverse=True)[most:]
-            view.add_row(*([""] if venues else []), *self._rest_row(rest))
+            cells.append(self._rest_row(shown[most:]))
         if not rows:
-            view.add_row("[dim]nothing is collected yet[/]", *[""] * (len(columns) - 1 + venues))
-        return view
+            return [Text("Trades", style="bold"), Text("nothing is collected yet", style="dim")]
+        return self._lines(TRADES, cells, width)
 
     def _symbol_row(self, entry: control_pb2.Subscription) -> list[str]:
         seen = entry.last_event_us > 0
         return [
+            entry.venue,
             escape(entry.symbol),
-            output.state_text(entry.state),
+            output.state_word(entry.state),
             price(entry.last_price) if seen else "",
             f"{self._watch.rate(entry):,.1f}",
             output.count(entry.rows),
             f"{datetime.fromtimestamp(entry.last_event_us / 1e6, UTC):%H:%M:%S} UTC" if seen else "",
             output.duration(max(0, now_us() - entry.last_event_us) / 1e6) if seen else "",
             output.count(entry.gaps),
-            output.count(entry.missing_ids),
         ]
 
     def _rest_row(self, rest: Sequence[control_pb2.Subscription]) -> list[str]:
-        """One line for the symbols that are not shown."""
-        states = Counter(entry.state for entry in rest)
+        """One line for the symbols that are not shown, with how most of those are that do not stream."""
+        states = Counter(entry.state for entry in rest if entry.state != control_pb2.SYMBOL_STATE_STREAMING)
         return [
+            "",
             f"{output.count(len(rest))} more",
-            ", ".join(f"{output.count(number)} {output.state_text(state)}" for state, number in states.most_common(2)),
+            ", ".join(f"{output.count(number)} {output.state_word(state)}" for state, number in states.most_common(1)),
             "",
             f"{sum(self._watch.rate(entry) for entry in rest):,.1f}",
             output.count(sum(entry.rows for entry in rest)),
             "",
             "",
             output.count(sum(entry.gaps for entry in rest)),
-            output.count(sum(entry.missing_ids for entry in rest)),
         ]
 
-    def _bar_table(self, name: str, most: int) -> Table:
-        title, figure = TITLES[name]
-        venues = len({row.venue for row in self._rows()}) > 1
-        columns = (
-            *(["venue"] if venues else []), "symbol", "spec", "from", "to", "open>", "high>", "low>", "close>", "vwap>",
-            "volume>", "ticks>", f"{figure}>", "complete",
-        )  # fmt: skip
-        view = output.new_table(f"{title}: last of {self._watch.bar_counts[name]}", columns)
-        bars = list(self._watch.bars[name])[-most:]
-        for bar in bars:
-            complete = "[green]yes[/]" if bar["complete"] else "[yellow]no[/]"
-            view.add_row(*([bar["venue"]] if venues else []), *bar_cells(bar), complete)
+    def _bar_lines(self, name: str, most: int, width: int) -> list[Text]:
+        bars = list(self._watch.bars[name])[-most:] if most else []
+        layout, note = BARS[name], f": last of {output.count(self._watch.bar_counts[name])}"
         if not bars:
-            view.add_row("[dim]none closed yet[/]", *[""] * (len(columns) - 1))
-        return view
+            return [Text(layout.title + note, style="bold"), Text("none closed yet", style="dim")]
+        specs = short_specs(bar["spec"] for bar in bars)
+        cells = []
+        for bar in bars:
+            symbol, spec, *rest = bar_cells(bar)
+            complete = "[green]yes[/]" if bar["complete"] else "[yellow]no[/]"
+            cells.append([bar["venue"], symbol, specs[spec], *rest, complete])
+        return self._lines(layout, cells, width, note)
 
-    def _service_table(self) -> Table:
-        view = output.new_table(
-            "Services",
-            ("service", "state", "restarts>", "behind>", "rows in>", "rows stored>", "last flush>", "problems"),
-        )
-        for child in self._children:
-            answer = answer_of(child, self._watch)
-            state = service_state(child, answer)
+    def _lines(self, layout: Layout, cells: Sequence[Sequence[str]], width: int, note: str = "") -> list[Text]:
+        """A table whose first column, the venue, is left out where there is only one."""
+        if len({row.venue for row in self._rows()}) > 1:
+            return table_lines(layout, cells, width, note)
+        single = Layout(layout.title, layout.columns[1:], layout.leaving)
+        return table_lines(single, [row[1:] for row in cells], width, note)
+
+    def _service_rows(self) -> list[list[str]]:
+        rows = []
+        for child in (*self._children, *self._others):
+            answer, state = answer_of(child, self._watch), self._state(child)
             shown = f"[{COLOURS.get(state, 'red')}]{state}[/]"
             restarts = output.count(child.restarts) if child.restarts else ""
-            view.add_row(child.name, shown, restarts, *(_figures(child.name, answer) if answer else [""] * 5))
-        for child in self._others:
-            state = service_state(child, None if not child.is_running else control_pb2.StatusResponse(healthy=True))
-            view.add_row(child.name, f"[{COLOURS.get(state, 'red')}]{state}[/]", *[""] * 6)
-        return view
+            rows.append([child.name, shown, restarts, *(_figures(child.name, answer) if answer else [""] * 4)])
+        return rows
+
+    def _state(self, child: Child) -> str:
+        if child in self._others:
+            return service_state(child, control_pb2.StatusResponse(healthy=True) if child.is_running else None)
+        return service_state(child, answer_of(child, self._watch))
+
+    def _well(self) -> list[str]:
+        return [child.name for child in (*self._children, *self._others) if self._state(child) == "ok"]
+
+    def _problems(self, width: int) -> Iterator[Text]:
+        """What is wrong, the services first; each whole, in as many lines as it takes."""
+        for child in (*self._children, *self._others):
+            answer = answer_of(child, self._watch)
+            told = [f" {child.last_exit}"] if child.failures else []
+            told += [f": {problem}" for problem in answer.problems] if answer else []
+            for problem in told:
+                yield from sentence(f"[red]{child.name}[/]{escape(problem)}", width)
+        wrong = [(entry, told) for entry in self._watch.collections() if (told := symbol_problems(entry))]
+        wrong.sort(key=lambda each: each[0].missing_ids, reverse=True)
+        for entry, told in wrong[:MOST_NAMED]:
+            yield from sentence(f"[yellow]{escape(entry.symbol)} of {entry.venue}[/]: {escape('; '.join(told))}", width)
+        if rest := wrong[MOST_NAMED:]:
+            missing = sum(entry.missing_ids for entry, _ in rest)
+            others = f"{output.counted(len(rest), 'symbol')} more with problems"
+            yield from sentence(f"[yellow]{others}[/]: {output.counted(missing, 'trade')} missing", width)
+
+
+def symbol_problems(entry: control_pb2.Subscription) -> list[str]:
+    """What is wrong with one symbol, in words."""
+    told = [entry.message] if entry.message else []
+    if entry.gaps:
+        told.append(f"{output.counted(entry.gaps, 'gap')}, {output.counted(entry.missing_ids, 'trade')} missing")
+    return told
+
+
+def sentence_lines(sentences: Sequence[str], width: int) -> list[Text]:
+    """Each sentence in as many lines as it takes."""
+    return [line for told in sentences for line in sentence(told, width)]
+
+
+def _apart(tables: Sequence[Sequence[Text]], room: int) -> list[Text]:
+    """The tables below each other, with a blank line between them where there is room for it."""
+    blank = [Text()] if sum(len(table) for table in tables) + len(tables) <= room else []
+    return [line for table in tables for line in (*blank, *table)]
 
 
 def answer_of(child: Child, watch: Watch) -> control_pb2.StatusResponse | None:
@@ -172,33 +247,4 @@ def _figures(name: str, answer: control_pb2.StatusResponse) -> list[str]:
         output.count(counters.get("rows", 0)),
         output.count(counters.get("stored_rows", 0)) if "persistence" in name else "",
         f"{counters['last_flush_ms']} ms" if "last_flush_ms" in counters else "",
-        escape("; ".join(answer.problems)),
     ]
-
-
-def bar_cells(bar: Mapping[str, Any]) -> list[str]:
-    """A bar in the words of the tables and lines, from its symbol to what closed it."""
-    return [
-        escape(bar["symbol"]),
-        bar["spec"].partition("-")[0],
-        f"{bar['open_time']:%H:%M:%S}",
-        f"{bar['close_time']:%H:%M:%S}",
-        *(price(bar[column]) for column in ("open", "high", "low", "close", "vwap")),
-        f"{bar['volume']:,.4f}",
-        output.count(bar["total_ticks"]),
-        theta_or_buys(bar),
-    ]
-
-
-def theta_or_buys(bar: Mapping[str, Any]) -> str:
-    """The imbalance of a bar that a trade closed, and what it closed at; how many of a time bar's ticks were buys."""
-    if "theta" in bar:
-        # a size has no sign
-        threshold = f"{bar['threshold']:,g}" if bar["expected_size"] is None else f"{bar['threshold']:+.1f}"
-        return f"{bar['theta']:+.0f} / {threshold}"
-    return f"{bar['buy_ticks'] / bar['total_ticks']:.0%}"
-
-
-def price(number: float) -> str:
-    """A price with as many decimals as its size deserves."""
-    return f"{number:,.2f}" if abs(number) >= 10 else f"{number:.6f}"

@@ -8,10 +8,15 @@ import typer
 from rich.markup import escape
 
 from raven.cli import output
+from raven.cli.tables import Layout
 from raven.control.plan import resolve
 from raven.settings import load
 
-COLUMNS: Final = ("service", "store", "rows>", "first refused", "last refused", "reason", "for example")
+LETTERS: Final = Layout(
+    "Dead letters",
+    ("service", "store", "rows>", "first refused", "last refused"),
+    leaving=("first refused", "last refused"),
+)
 
 
 def deadletters(
@@ -37,8 +42,8 @@ def deadletters(
     if json:
         output.print_json({"stored": sent.stored, "refused": sent.refused})
     else:
-        output.console.print(
-            f"{output.count(sent.stored)} rows stored, {output.count(sent.refused)} refused again and kept"
+        output.say(
+            f"{output.counted(sent.stored, 'row')} stored, {output.count(sent.refused)} refused again and kept"
             if sent.stored or sent.refused
             else "no dead letters"
         )
@@ -51,11 +56,20 @@ def _show(found: list[dict[str, Any]], *, json: bool) -> None:
     elif not found:
         output.console.print("no dead letters")
     else:
-        output.table("Dead letters", COLUMNS, [_row(group) for group in found])
+        output.table(LETTERS, [_row(group) for group in found])
+        for group in found:
+            output.say(_why(group))
 
 
 def _row(group: dict[str, Any]) -> list[str]:
-    example = " ".join(f"{name}={value}" for name, value in group["example"].items())
     names = [group["service"], f"{group['store']}/{group['table']}"]
     span = [group[name][:19].replace("T", " ") for name in ("first", "last")]
-    return [*names, output.count(group["rows"]), *span, escape(group["reason"]), escape(example)]
+    return [*names, output.count(group["rows"]), *span]
+
+
+def _why(group: dict[str, Any]) -> str:
+    """The reason of a group, with one of its rows."""
+    example = " ".join(f"{name}={value}" for name, value in group["example"].items())
+    place = f"{group['service']}, {group['store']}/{group['table']}"
+    told = f"{output.counted(group['rows'], 'row')}: {group['reason']}; for example {example}"
+    return f"[yellow]{place}[/]: {escape(told)}"

@@ -20,6 +20,7 @@ from raven.errors import SettingsError
 from raven.rpc.access import Access
 from raven.settings import Settings, load, origins
 
+LEVEL_WIDTH: Final = max(len(level) for level in Level)
 COLOURS: Final = {Level.OK: "green", Level.WARNING: "yellow", Level.FAILED: "red"}
 
 
@@ -32,13 +33,13 @@ def doctor(services: Sequence[str], *, json: bool) -> None:
         output.print_json({"works": works, "findings": [asdict(finding) for finding in findings]})
     else:
         for finding in findings:
-            output.console.print(line(finding), soft_wrap=True)
+            output.say(line(finding), indent=LEVEL_WIDTH + 1)
     raise typer.Exit(0 if works else 1)
 
 
 def line(finding: Finding) -> str:
     """A finding for people."""
-    level = f"[{COLOURS[finding.level]}]{finding.level:<7}[/]"
+    level = f"[{COLOURS[finding.level]}]{finding.level:<{LEVEL_WIDTH}}[/]"
     fix = f" ({finding.fix})" if finding.fix else ""
     return f"{level} {escape(f'{finding.check}: {finding.found}{fix}')}"
 

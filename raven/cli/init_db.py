@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from raven.cli import output
+from raven.cli.tables import Layout
 from raven.errors import SettingsError
 from raven.settings import load
 
@@ -16,8 +17,15 @@ def init_db(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
     """Make the tables of bars in the database of timescale.url, or bring them up to date; harmless to repeat."""
     from raven.sinks.timescale.schema import init_db as run  # noqa: PLC0415 - other commands need not load it
 
-    settings = load().timescale
+    loaded = load()
+    settings = loaded.timescale
     url = settings.url.get_secret_value()
+    if not url and loaded.influx.url:
+        if json:
+            output.print_json({"database": None})
+        else:
+            output.console.print("nothing to do: InfluxDB needs no tables, and timescale.url is not set")
+        return
     if not url:
         raise SettingsError(
             "timescale.url is not set",
@@ -36,4 +44,4 @@ def init_db(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
         ("compressed after 30 days", ", ".join(facts.compressed) or "none"),
         ("version of the tables", str(facts.version)),
     ]
-    output.table("The tables of bars are there", ["what", "is"], rows)
+    output.table(Layout("The tables of bars are there", ("what", "is"), wraps=("is",)), rows)

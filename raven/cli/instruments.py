@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
 from raven.batches.instrument import Instrument, symbol_problem
+from raven.control.folders import WANTED, folder_of, take_along
 from raven.control.plan import VENUES, port_of, resolve_venue
 from raven.control.wanted import WantedFile
 from raven.errors import InputError
@@ -37,8 +39,33 @@ def parse_instruments(entries: Iterable[str], venue: str = "") -> list[Instrumen
 
 def remembered(settings: Settings, data: Path, services: Iterable[str]) -> list[Instrument]:
     """What the services collected when they last ran with the data folder `data`."""
-    files = (data / f"{name}-{port_of(settings, name)}" / "wanted.json" for name in services)
+    files = (folder_of(data, name, port_of(settings, name)) / WANTED for name in services)
     return list(dict.fromkeys(instrument for path in files for instrument in WantedFile(path).entries))
+
+
+def left_out(before: Iterable[Instrument], asked: Sequence[Instrument]) -> list[Instrument]:
+    """What was collected before and is not among what is asked for now, nor matched by a pattern of it."""
+    return [one for one in before if not any(new.venue == one.venue and new.matches(one.symbol) for new in asked)]
+
+
+def spelt(instruments: Sequence[Instrument]) -> str:
+    """As `raven up --symbols` takes them, in a shell."""
+    names = {DEFAULT_VENUE: ""} | {
+        venue: f"{venue.removeprefix('BINANCE_').lower()}:" for venue in VENUES if venue != DEFAULT_VENUE
+    }
+    text = ",".join(f"{names[one.venue]}{one.symbol}" for one in instruments)
+    return shlex.quote(text)
+
+
+def take_folders(settings: Settings, data: Path, services: Iterable[str]) -> list[str]:
+    """Let the services whose ports were changed take their folders along; a line for each that does."""
+    lines = []
+    for name in services:
+        folder = folder_of(data, name, port_of(settings, name))
+        before = take_along(folder)
+        if before is not None:
+            lines.append(f"The port of {name} was changed: its folder {before.name} is {folder.name} now")
+    return lines
 
 
 def shown(instruments: Sequence[Instrument]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Annotated, Any
@@ -13,15 +13,14 @@ from typing import Annotated, Any
 import typer
 from google.protobuf.message import Message
 from rich.console import Console
-from rich.padding import Padding
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.text import Text
 
+from raven.cli.tables import Layout, sentence, table_lines
 from raven.errors import RavenError, in_a_command
 from raven.rpc.pb import control_pb2
 
-PIPED_WIDTH = 240
-MOST_WIDTH = 100_000
+PIPED_WIDTH = 100_000  # where nobody looks on, a line is never broken
 ENUM_PREFIX = "SYMBOL_STATE_"
 console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
 
@@ -39,9 +38,15 @@ STATES: dict[int, tuple[str, str]] = {
 
 
 def state_text(state: int) -> str:
-    """A state as a coloured word."""
-    word, colour = STATES[state]
-    return f"[{colour}]{word}[/]"
+    """A state in coloured words."""
+    words, colour = STATES[state]
+    return f"[{colour}]{words}[/]"
+
+
+def state_word(state: int) -> str:
+    """A state as one coloured word or two, for tables."""
+    words, colour = STATES[state]
+    return f"[{colour}]{words.partition(' for ')[0]}[/]"
 
 
 def as_dict(message: Message) -> dict[str, Any]:
@@ -88,37 +93,35 @@ def options(
     """The options of a program beside its commands."""
 
 
-def new_table(title: str, columns: Sequence[str]) -> Table:
-    """A borderless table; a column whose name ends in `>` is right-aligned."""
-    view = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for column in columns:
-        view.add_column(column.rstrip(">"), justify="right" if column.endswith(">") else "left", no_wrap=True)
-    return view
+def width() -> int | None:
+    """How wide what is printed may be; None: it goes into a pipe or file, where each row is one line."""
+    return console.width if console.is_terminal else None
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on standard output; see `new_table`.
+def print_lines(lines: Iterable[Text]) -> None:
+    """Lines as they are, which know the width already."""
+    for line in lines:
+        console.print(line, soft_wrap=True)
 
-    Where it is too wide its empty columns are left out, and where that is not enough each row is a paragraph: nothing
-    is cut off.
-    """
-    used = [at for at in range(len(columns)) if at == 0 or any(row[at] for row in rows)]
-    for kept in (range(len(columns)), used):
-        view = new_table(title, [columns[at] for at in kept])
-        for row in rows:
-            view.add_row(*(row[at] for at in kept))
-        if console.measure(view, options=console.options.update_width(MOST_WIDTH)).maximum <= console.width:
-            console.print(view)
-            return
-    console.print(f"[bold]{title}[/]")
-    for row in rows:
-        told = [f"{column.rstrip('>')} {cell}".strip() for column, cell in zip(columns, row, strict=True) if cell]
-        console.print(row[0], Padding(", ".join(told[1:]), (0, 0, 0, 2)), sep="\n")
+
+def table(layout: Layout, rows: Sequence[Sequence[str]]) -> None:
+    """A table on standard output, as wide as there is room."""
+    print_lines(table_lines(layout, rows, width()))
+
+
+def say(markup: str, *, indent: int = 2) -> None:
+    """A sentence on standard output, broken between words, all lines but the first indented."""
+    print_lines(sentence(markup, width(), indent=indent))
 
 
 def count(number: float) -> str:
     """A number with thousands separators."""
     return f"{number:,.0f}"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things, in words that fit one of them, too: `1 row`, `2 rows`."""
+    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
 
 
 def size(number_bytes: float) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,15 +10,17 @@ import typer
 from raven.cli import output
 from raven.cli.config import config
 from raven.cli.deadletters import deadletters
+from raven.cli.importing import import_
 from raven.cli.init_db import init_db
 from raven.cli.replay import replay
 from raven.cli.simulate import SIMULATED_PORT, simulate
 from raven.cli.token import token
-from raven.control.plan import resolve, resolve_venue
+from raven.control.plan import resolve
 from raven.files import keep_private
+from raven.programs import Program
 from raven.settings import MAX_PORT, load
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Raven: trades, bars, and both in your databases.")
+app = Program("Raven: trades, bars, and both in your databases.")
 app.callback()(output.options)
 app.command()(simulate)
 app.command()(config)
@@ -27,6 +28,7 @@ app.command()(token)
 app.command()(deadletters)
 app.command("init-db")(init_db)
 app.command()(replay)
+app.command("import")(import_)
 
 
 @app.command()
@@ -88,34 +90,6 @@ def doctor(
     from raven.cli.doctor import doctor as run_doctor  # noqa: PLC0415 - other commands need not load it
 
     run_doctor(list(dict.fromkeys(resolve(name) for given in only or [] for name in given.split(","))), json=json)
-
-
-@app.command("import")
-def import_(
-    file: Annotated[list[Path], typer.Argument(help="Archive zips or CSVs, raw captures, Parquet.")],
-    into: Annotated[Path | None, typer.Option(help="Journal folder; default <data>/imported-<venue>.")] = None,
-    venue: Annotated[str | None, typer.Option(help="spot or futures; default: as the file tells.")] = None,
-    symbol: Annotated[str | None, typer.Option(help="For files that name no symbol.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Turn recordings into a journal that can be replayed and read by Polars and pyarrow."""
-    from raven.sources.importing import import_files  # noqa: PLC0415 - other commands need not load it
-
-    venue = None if venue is None else resolve_venue(venue)
-    settings = load()
-    keep_private(group_reads=settings.group_reads)
-    with output.progress("importing", enabled=not json) as advance:
-        report = import_files(file, into=into, data=settings.data, venue=venue, symbol=symbol, advance=advance)
-    if json:
-        output.print_json(report.as_dict())
-        return
-    output.console.print(
-        f"{output.count(report.rows)} trades of {', '.join(report.symbols) or 'no symbol'} into {report.journal}"
-    )
-    if report.duplicates:
-        output.console.print(f"{output.count(report.duplicates)} rows left out: their ids were in the journal already")
-    if report.gaps:
-        output.console.print(f"{report.gaps} gaps, {output.count(report.missing_ids)} ids missing")
 
 
 def main() -> None:

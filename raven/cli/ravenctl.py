@@ -5,16 +5,21 @@ Options may stand before or after the subcommand.
 
 from __future__ import annotations
 
+import asyncio
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, get_args
 
 import typer
 from rich.markup import escape
+from rich.text import Text
 
 from raven.cli import output
 from raven.cli.calls import call_at_once, call_in_order, targets
-from raven.cli.status import collections_table, status_tables
+from raven.cli.status import collection_lines, status_lines
+from raven.cli.watching import Answers, watch_status
+from raven.control.folders import WANTED, folder_of, left_behind
 from raven.control.plan import (
     SERVICES,
     VENUES,
@@ -23,19 +28,37 @@ from raven.control.plan import (
     resolve_venue,
 )
 from raven.control.wanted import WantedFile
-from raven.errors import AccessError, InputError, TooLateError, UpstreamError
+from raven.errors import AccessError, InputError, TooLateError, UnknownHostError, UpstreamError
+from raven.programs import Program
 from raven.rpc.access import is_local
 from raven.rpc.client import Client
 from raven.rpc.pb import control_pb2
 from raven.settings import StoreName, load
 
+POLL_S = 0.5
 STOP_S = 12.0
+STORE_S = 15.0
+"""A store that has not answered by then is called down by its service before."""
+STORE_DOWN = 3
+"""Exit code of `start` when all is collected, and not stored now."""
 FAILED = (control_pb2.SYMBOL_STATE_REFUSED, control_pb2.SYMBOL_STATE_NOT_WANTED)
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Start, stop and watch Raven's collections.")
+app = Program("Start, stop and watch Raven's collections.")
 app.callback()(output.options)
 
 ServiceOption = Annotated[str, typer.Option("--service", help=f"One of {', '.join(SERVICES)}. Default: all.")]
+
+
+def _named(service: str) -> str:
+    if not service:
+        raise typer.BadParameter(f"it is missing: name one of {', '.join(SERVICES)}", param_hint="'--service'")
+    return service
+
+
+OwnService = Annotated[
+    str,
+    typer.Option("--service", help=f"Required. One of {', '.join(SERVICES)}.", show_default=False, callback=_named),
+]
 SymbolOption = Annotated[
     list[str],
     typer.Option(
@@ -52,20 +75,30 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.command()
 def start(
     symbol: SymbolOption,
-    service: Annotated[str, typer.Option("--service", help=f"One of {', '.join(SERVICES)}.")],
+    service: OwnService = "",
     venue: VenueOption = "",
     host: HostOption = "",
     wait: Annotated[float, typer.Option(help="Seconds to wait for the first row.", min=0)] = 5.0,
     json: JsonOption = False,
 ) -> None:
-    """Collect symbols with a service, and start what it needs. Without --venue: the service's own, or spot."""
+    """Collect symbols with a service, and start what it needs. Without --venue: the service's own, or spot.
+
+    Exit code 0: all are collected; 1: a symbol is refused, or the service does not answer; 3: they are collected, and a
+    store cannot be written now: the journals keep their rows until it can.
+    """
     name, of_venue = resolve(service), resolve_venue(venue) if venue else ""
-    results = call_in_order(
-        targets(name, host),
-        lambda client: client.start(_split(symbol), venue=of_venue, wait_s=wait, timeout_s=wait + 30),
-        host=host,
-    )
-    _report({name: results[name]}, json)
+    stores: list[control_pb2.Store] = []
+
+    async def ask(client: Client) -> list[control_pb2.SymbolResult]:
+        results = await client.start(_split(symbol), venue=of_venue, wait_s=wait, timeout_s=wait + 30)
+        taken = {result.venue for result in results if result.state not in FAILED}
+        stores.extend(await _stores_down(client, taken, patience_s=STORE_S if wait else 0.0) if taken else [])
+        return results
+
+    results = call_in_order(targets(name, host), ask, host=host)
+    for store in stores:
+        sys.stderr.write(f"{name}: {store.error}; the journals keep the rows until it can be written\n")
+    _report({name: results[name]}, json, otherwise=STORE_DOWN if stores else 0)
 
 
 @app.command()
@@ -138,10 +171,10 @@ def list_(
     if json:
         output.print_json({name: _plain(answer) for name, answer in results.items()})
     else:
-        if not collections_table(results) and answered:
-            output.console.print(
-                "Nothing is being collected. Begin with: ravenctl start --service timebar --symbol BTCUSDT"
-            )
+        lines = collection_lines(results, output.width())
+        output.print_lines(lines)
+        if not lines and answered:
+            output.say("Nothing is being collected. Begin with: ravenctl start --service timebar --symbol BTCUSDT")
         elif not answered and not failed:
             output.console.print("No service is running. `raven up` starts them all.")
         _print_errors(results)
@@ -149,26 +182,53 @@ def list_(
 
 
 @app.command()
-def status(service: ServiceOption = "", host: HostOption = "", json: JsonOption = False) -> None:
+def status(
+    service: ServiceOption = "",
+    host: HostOption = "",
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it anew every two seconds until Ctrl-C.")] = False,
+    json: JsonOption = False,
+) -> None:
     """Show how the services are; exit code 1 when something wanted is unhealthy."""
     asked = targets(resolve(service) if service else "", host)
-    results = call_at_once(asked, lambda client: client.status(), host=host)
-    found = {name: answer for name, answer in results.items() if not isinstance(answer, UpstreamError)}
+
+    def ask() -> Answers:
+        return call_at_once(asked, lambda client: client.status(), host=host)
+
+    if watch and json:
+        raise InputError("--watch shows tables, not JSON", hint="give one of them; --json can be asked again and again")
+    results = watch_status(ask, lambda found, width: _status_lines(asked, found, width)) if watch else ask()
+    found = _answered(results)
     if json:
         output.print_json(
             {name: output.as_dict(found[name]) if name in found else {"error": str(results[name])} for name in results}
         )
     else:
-        status_tables(results)
-        if any(answer.simulated for answer in found.values()):
-            output.console.print("[yellow]SIMULATED exchange: not a real market[/]")
-    refusals = {name: answer for name, answer in results.items() if isinstance(answer, AccessError | TooLateError)}
+        output.print_lines(_status_lines(asked, results, output.width()))
+    told = AccessError | TooLateError | UnknownHostError
+    refusals = {name: answer for name, answer in results.items() if isinstance(answer, told)}
     _print_errors(refusals)
+    missed = _missed(asked, results)
+    for sentence in missed:
+        sys.stderr.write(f"{sentence}\n")
     unhealthy = [*refusals, *(name for name, answer in found.items() if not answer.healthy)]
-    missed = [name for name in results if name not in found and is_local(asked[name]) and _wanted_here(name)]
-    for name in missed:
-        sys.stderr.write(f"{name} is not running, but is wanted to collect {', '.join(_wanted_here(name))}\n")
     raise typer.Exit(1 if unhealthy or missed or ((service or host) and not found) else 0)
+
+
+def _answered(results: Answers) -> dict[str, control_pb2.StatusResponse]:
+    return {name: answer for name, answer in results.items() if isinstance(answer, control_pb2.StatusResponse)}
+
+
+def _status_lines(asked: Mapping[str, str], results: Answers, width: int | None) -> list[Text]:
+    return status_lines(results, width, {name: target.rpartition(":")[0] for name, target in asked.items()})
+
+
+def _missed(asked: Mapping[str, str], results: Answers) -> list[str]:
+    """What does not run here and should: a sentence each."""
+    return [
+        f"{name} is not running, but is wanted to collect {', '.join(wanted)}"
+        for name, answer in results.items()
+        if isinstance(answer, UpstreamError) and is_local(asked[name]) and (wanted := _wanted_here(name))
+    ]
 
 
 @app.command()
@@ -195,6 +255,22 @@ def forget(
     output.console.print(f"{consumer} is forgotten by {', '.join(known)}")
 
 
+async def _stores_down(client: Client, venues: Collection[str], *, patience_s: float) -> list[control_pb2.Store]:
+    """The stores of a service that cannot be written now; one that is being opened is waited for.
+
+    A sink needs the services before it, of `venues`, once its store is open.
+    """
+    deadline = time.monotonic() + patience_s
+    while True:
+        answer = await client.status()
+        down = [store for store in answer.stores if not store.healthy]
+        if down or not answer.stores or time.monotonic() >= deadline:
+            return down
+        if all(link.needed for link in answer.links if SERVICES[link.name].venue in ("", *venues)):
+            return []
+        await asyncio.sleep(POLL_S)
+
+
 def _split(symbols: Sequence[str]) -> list[str]:
     return [symbol for given in symbols for symbol in given.split(",")]
 
@@ -202,12 +278,15 @@ def _split(symbols: Sequence[str]) -> list[str]:
 def _wanted_here(name: str) -> list[str]:
     """What a service that does not answer is remembered to collect, when its data is on this machine."""
     settings = load()
-    path = settings.data / f"{name}-{port_of(settings, name)}" / "wanted.json"
-    return sorted({entry.symbol for entry in WantedFile(path).entries.values()})
+    own = folder_of(settings.data, name, port_of(settings, name))
+    folders = [own] if own.exists() else left_behind(own)  # which it takes along when it starts
+    return sorted({str(one) for folder in folders for one in WantedFile(folder / WANTED).entries})
 
 
-def _report(results: Mapping[str, list[control_pb2.SymbolResult] | UpstreamError], json: bool) -> None:
-    """What became of each symbol; exits 1 when something failed."""
+def _report(
+    results: Mapping[str, list[control_pb2.SymbolResult] | UpstreamError], json: bool, *, otherwise: int = 0
+) -> None:
+    """What became of each symbol; exits 1 when something failed, else with `otherwise`."""
     failed = False
     for answer in results.values():
         failed |= isinstance(answer, UpstreamError) or any(result.state in FAILED for result in answer)
@@ -225,7 +304,7 @@ def _report(results: Mapping[str, list[control_pb2.SymbolResult] | UpstreamError
         _print_errors(results)
         if not any(results.values()):
             output.console.print("Nothing was being collected.")
-    raise typer.Exit(1 if failed else 0)
+    raise typer.Exit(1 if failed else otherwise)
 
 
 def _print_errors(results: Mapping[str, object]) -> None:

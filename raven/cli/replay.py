@@ -7,27 +7,38 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 
 from raven.cli import output
+from raven.cli.interruption import interruptible
 from raven.cli.simulate import parse_speed
 from raven.clock import utc
+from raven.control.folders import folder_of
 from raven.control.plan import VENUES, port_of, resolve_venue
 from raven.errors import InputError
-from raven.settings import MAX_PORT, METRICS_PORT_OFFSET, load
+from raven.settings import MAX_PORT, METRICS_PORT_OFFSET, expanded, load
 
 if TYPE_CHECKING:
     from raven.sources.replay import Recording
     from raven.sources.replay.source import Report
 
+MOST_NAMED: Final = 5
+
+
+OnBadOption = Annotated[
+    Literal["raise", "skip"],
+    typer.Option(help="At bad rows, and at two trades with one id: end, or leave them out and count them by reason."),
+]
+
 
 def replay(
     path: Annotated[
-        list[Path], typer.Argument(help="Journal folders, or archives, captures, Parquet: all that import takes.")
+        list[Path],
+        typer.Argument(help="Journal folders, or archives, captures, Parquet: all that import takes, in any order."),
     ],
     venue: Annotated[
         str, typer.Option(help=f"Of files that do not tell theirs: {', '.join(VENUES)}, or spot or futures.")
@@ -38,6 +49,7 @@ def replay(
     speed: Annotated[
         str, typer.Option(help="1 for the pace it was recorded at, N for N times as fast, max for at once.")
     ] = "1",
+    on_bad: OnBadOption = "raise",
     once: Annotated[bool, typer.Option("--once", help="End when every consumer has acknowledged all of it.")] = False,
     host: Annotated[str | None, typer.Option(help="Address to bind.")] = None,
     port: Annotated[
@@ -45,7 +57,10 @@ def replay(
         typer.Option(help="gRPC port; default: that of the venue's source.", min=1, max=MAX_PORT - METRICS_PORT_OFFSET),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Data folder; default `replay` below the one in the settings.")
+        Path | None,
+        typer.Option(
+            parser=expanded, metavar="PATH", help="Data folder; default `replay` below the one in the settings."
+        ),
     ] = None,
 ) -> None:
     """Stream recordings in the place of their venue's source, for aggregators and sinks with data folders apart.
@@ -53,21 +68,30 @@ def replay(
     It begins when the first symbol is wanted. A replay that is started again goes on where it was.
     """
     from raven.services.replay import serve, settings_of_replay  # noqa: PLC0415 - other commands need not load it
+    from raven.sources.recordings.paths import expand  # noqa: PLC0415
     from raven.sources.replay import Choice, open_recording  # noqa: PLC0415
 
     chosen = Choice(frozenset(name.strip().upper() for name in symbol or ()), _us(start), _us(end))
     pace = parse_speed(speed)
     settings = settings_of_replay(load(), data)
-    with output.progress("reading", enabled=True):
-        recording = open_recording(path, venue=resolve_venue(venue) if venue else None, choice=chosen, speed=pace)
+    paths = expand(path)
+    scratch = next(one for one in (settings.data, *settings.data.parents) if one.is_dir())
+    with interruptible("nothing was replayed"), output.progress("reading", enabled=True):
+        recording = open_recording(
+            paths, venue=resolve_venue(venue) if venue else None, choice=chosen, speed=pace, on_bad=on_bad,
+            folder=scratch,
+        )  # fmt: skip
     name = VENUES[recording.venue]
-    folder = settings.data / f"{name}-{port or port_of(settings, name)}"
-    if folder.resolve() in {one.resolve() for one in path}:
+    folder = folder_of(settings.data, name, port or port_of(settings, name))
+    if folder.resolve() in {one.resolve() for one in paths}:
         raise InputError(f"{folder} is where this replay is journaled", hint="choose another --data")
-    listed = ", ".join(recording.symbols[:5]) + (" …" if len(recording.symbols) > 5 else "")
+    more = len(recording.symbols) - MOST_NAMED
+    listed = ", ".join(recording.symbols[:MOST_NAMED]) + (f" and {output.count(more)} more" if more > 0 else "")
     output.console.print(
         f"Replaying {recording.name} as {name}: {listed}, {_shown(recording.first_us)} to {_shown(recording.last_us)}"
     )
+    for sentence in recording.left_out.sentences():
+        output.console.print(sentence, markup=False)
     output.console.print("It begins when a symbol is wanted. In the terminals of its consumers, and of ravenctl:")
     output.console.print(f"export RAVEN__DATA={settings.data}", soft_wrap=True)
     if settings.influx.url or settings.timescale.url.get_secret_value():

@@ -1,28 +1,30 @@
-"""What `raven up` shows: a live table on a terminal; plain lines when piped or where logs are followed."""
+"""What `raven up` shows: live tables on a terminal; plain lines when piped or where logs are followed."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
+from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
-from rich.live import Live
 from rich.text import Text
 
 from raven.batches.instrument import Instrument
 from raven.cli import output
-from raven.cli.dashboard import Dashboard, answer_of, bar_cells, service_state
+from raven.cli.dashboard import Dashboard, answer_of, service_state
+from raven.cli.figures import bar_line
+from raven.cli.live import REDRAW_S, is_live, show_live
 from raven.cli.supervisor import Child
+from raven.cli.tables import wrapped
 from raven.cli.watch import AGGREGATORS, Watch
 from raven.control.plan import SERVICES
 from raven.rpc.pb import control_pb2
 
-REDRAW_S: Final = 0.25
 SUMMARY_EVERY_S: Final = 10.0
 BARS_A_SUMMARY: Final = 2
+MOST_SAID: Final = 1000
 
 
 class Screen:
@@ -34,11 +36,17 @@ class Screen:
         self._mark = "SIMULATED " if simulated else ""
         self._states: dict[str, tuple[str, int]] = {}
         self._bars_said: dict[str, int] = {}
+        self._is_live = False
+        self._said: deque[Text] = deque(maxlen=MOST_SAID)
 
     def say(self, text: str, style: str = "") -> None:
-        """One line, with the time; above the live table where there is one."""
+        """One line, with the time; while the live tables are shown it is below them, and printed when they end."""
+        line = Text(f"{datetime.now(UTC):%H:%M:%S} {text}", style=style)
+        if self._is_live:
+            self._said.append(line)
+            return
         try:
-            output.console.print(Text(f"{datetime.now(UTC):%H:%M:%S} {text}", style=style), soft_wrap=True)
+            output.print_lines([line])
         except (OSError, SystemExit):  # the terminal is gone, or whoever read the pipe
             self._stop.set()
 
@@ -48,19 +56,29 @@ class Screen:
 
     async def show(self, watch: Watch, children: Sequence[Child], expected: Sequence[Instrument], title: str) -> None:
         """Show until told to stop."""
-        if sys.stdout.isatty() and not self._logs:
+        if is_live() and not self._logs:
             await self._show_live(Dashboard(watch, children, expected, title))
         else:
             await self._show_lines(watch, children)
 
     async def _show_live(self, dashboard: Dashboard) -> None:
+        """The tables alone on the terminal; once they end, the last ones and what was said stay on it."""
+
+        def view(width: int, height: int) -> list[Text]:
+            said = [line for text in self._said for line in wrapped(text, width)]
+            return dashboard.view(width, height, said)
+
+        self._is_live = True
         try:
-            with Live(console=output.console, auto_refresh=False, transient=False) as live:
-                while not self._stop.is_set():
-                    live.update(dashboard.view(output.console.height), refresh=True)
-                    await asyncio.sleep(REDRAW_S)
+            await show_live(view, self._stop)
         except OSError:
             self._stop.set()
+        finally:
+            self._is_live = False
+            try:
+                output.print_lines([*dashboard.view(output.console.width, output.console.height), *self._said])
+            except (OSError, SystemExit):
+                self._stop.set()
 
     async def _show_lines(self, watch: Watch, children: Sequence[Child]) -> None:
         due = time.monotonic() + SUMMARY_EVERY_S
@@ -94,13 +112,13 @@ class Screen:
         entries = watch.collections()
         streaming = sum(entry.state == control_pb2.SYMBOL_STATE_STREAMING for entry in entries)
         figures = (
-            f"{output.count(len(entries))} symbols",
+            output.counted(len(entries), "symbol"),
             f"{output.count(streaming)} streaming",
             f"{sum(watch.rate(entry) for entry in entries):,.1f} trades/s",
-            f"{output.count(sum(entry.rows for entry in entries))} trades",
-            f"{output.count(sum(entry.gaps for entry in entries))} gaps",
-            f"{output.count(sum(watch.bar_counts.values()))} bars",
-            f"{output.count(watch.stored_rows())} rows stored",
+            output.counted(sum(entry.rows for entry in entries), "trade"),
+            output.counted(sum(entry.gaps for entry in entries), "gap"),
+            output.counted(sum(watch.bar_counts.values()), "bar"),
+            f"{output.counted(watch.stored_rows(), 'row')} stored",
         )
         lines = [", ".join(figures)]
         for name in AGGREGATORS:
@@ -109,13 +127,3 @@ class Screen:
             newest = list(watch.bars[name])[-BARS_A_SUMMARY:] if came else []
             lines += [bar_line(bar) for bar in newest[-came:]]
         return lines
-
-
-def bar_line(bar: dict[str, Any]) -> str:
-    """A bar as one line."""
-    symbol, spec, begin, end, opened, high, low, close, vwap, volume, ticks, figure = bar_cells(bar)
-    return (
-        f"{bar['venue']} {symbol} {spec} {begin}–{end} open {opened} high {high} low {low} close {close} vwap {vwap} "  # noqa: RUF001
-        f"volume {volume} ticks {ticks} {'theta' if 'theta' in bar else 'buys'} {figure}"
-        f"{'' if bar['complete'] else ' incomplete'}"
-    )

@@ -1,4 +1,4 @@
-"""The tables of `ravenctl list` and `ravenctl status`."""
+"""The tables of `ravenctl list` and `ravenctl status`, as lines for a terminal of some width, or for a pipe (None)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from rich.markup import escape
+from rich.text import Text
 
 from raven.batches.instrument import Instrument
 from raven.cli import output
+from raven.cli.growth import growth_sentences
+from raven.cli.tables import Layout, sentence, table_lines
 from raven.clock import now_us
 from raven.errors import AccessError, TooLateError, UpstreamError
 from raven.rpc.pb import control_pb2
@@ -27,23 +30,46 @@ COUNTED: Final = {
     "stored": "stored_rows",
     "retries": "retries",
 }
-"""Columns of the second table of `status`, and the counters they show."""
+"""Columns of the last table of `status`, and the counters they show."""
+
+COLLECTIONS: Final = Layout(
+    "Collections",
+    ("service", "venue", "symbol", "state", "rows>", "last id>", "age>", "missing ids>", "wanted by"),
+    leaving=("last id", "age", "missing ids", "rows"),
+    below="wanted by",
+)
+SERVICE_TABLE: Final = Layout(
+    "Services",
+    ("service", "state", "up", "symbols>", "rows>", "lag>", "age>", "queue>", "journal>"),
+    leaving=("queue", "journal", "symbols", "age", "rows", "lag"),
+)
+STORES: Final = Layout(
+    "Stores",
+    ("service", "store", "state", "stored>", "backlog rows>", "backlog>", "dead>", "last stored>"),
+    leaving=("last stored", "backlog", "stored", "dead"),
+)
+COUNTERS: Final = Layout(
+    "Since they started",
+    ("service", *(f"{name}>" for name in COUNTED), "clock offset>"),
+    leaving=("clock offset", "retries", "bars", "reconnects", "stored", "waiting", "late", "healed", "duplicates"),
+)
 
 
-def collections_table(results: Mapping[str, Sequence[control_pb2.Subscription] | UpstreamError]) -> bool:
-    """Each symbol that is collected, by service; False and nothing printed when there is none."""
+def collection_lines(
+    results: Mapping[str, Sequence[control_pb2.Subscription] | UpstreamError], width: int | None
+) -> list[Text]:
+    """Each symbol that is collected, by service, and below them what is said of them; empty when there is none."""
     rows = [
         _collection_row(name, entry)
         for name, answer in results.items()
         if not isinstance(answer, UpstreamError)
         for entry in answer
     ]
-    columns = ("service", "venue", "symbol", "state", "rows>", "last id>", "age>", "missing ids>", "wanted by")
-    if rows:
-        output.table("Collections", columns, rows)
-    for line in dict.fromkeys(line for name, answer in results.items() for line in _messages(name, answer)):
-        output.console.print(line, soft_wrap=True)
-    return bool(rows)
+    told = dict.fromkeys(line for name, answer in results.items() for line in _messages(name, answer))
+    return [
+        *(table_lines(COLLECTIONS, rows, width) if rows else []),
+        *(line for message in told for line in sentence(message, width)),
+    ]
 
 
 def _collection_row(name: str, entry: control_pb2.Subscription) -> list[str]:
@@ -52,7 +78,7 @@ def _collection_row(name: str, entry: control_pb2.Subscription) -> list[str]:
         name,
         entry.venue,
         escape(entry.symbol),
-        output.state_text(entry.state),
+        output.state_word(entry.state),
         "" if _is_pattern(entry) else output.count(entry.rows),
         str(entry.last_trade_id or ""),
         output.duration(max(0, now_us() - entry.last_event_us) / 1e6) if entry.last_event_us else "",
@@ -68,49 +94,69 @@ def _messages(name: str, answer: Sequence[control_pb2.Subscription] | UpstreamEr
         if entry.message:
             by_message.setdefault(entry.message, []).append(entry.symbol)
     return [
-        f"{name} {escape(', '.join(symbols[:MOST_NAMED]))}{' …' * (len(symbols) > MOST_NAMED)}: {escape(message)}"
+        f"{name} {escape(', '.join(symbols[:MOST_NAMED]))}{_others(len(symbols) - MOST_NAMED)}: {escape(message)}"
         for message, symbols in by_message.items()
     ]
+
+
+def _others(number: int) -> str:
+    return f" and {output.counted(number, 'other')}" if number > 0 else ""
 
 
 def _is_pattern(entry: control_pb2.Subscription) -> bool:
     return Instrument(entry.venue, entry.symbol).is_pattern
 
 
-def status_tables(results: Mapping[str, control_pb2.StatusResponse | UpstreamError]) -> None:
-    """How each service is, and what its counters tell."""
-    columns = ("service", "state", "up", "symbols>", "rows>", "lag>", "age>", "queue>", "journal>", "disk left>")
-    output.table("Services", columns, [_service_row(name, answer) for name, answer in results.items()])
-    for name, answer in results.items():
-        for problem in [] if isinstance(answer, UpstreamError) else _problems(answer):
-            output.console.print(f"[red]{name}[/]: {escape(problem)}", soft_wrap=True)
+def status_lines(
+    results: Mapping[str, control_pb2.StatusResponse | UpstreamError],
+    width: int | None,
+    hosts: Mapping[str, str] | None = None,
+) -> list[Text]:
+    """How each service is, what is wrong with them, their stores, and what their counters tell.
+
+    `hosts` says where each service is; without it all are on one.
+    """
+    answers = {name: answer for name, answer in results.items() if isinstance(answer, control_pb2.StatusResponse)}
+    lines = table_lines(SERVICE_TABLE, [_service_row(name, answer) for name, answer in results.items()], width)
+    for name, answer in answers.items():
+        for problem in _problems(answer):
+            lines += sentence(f"[red]{name}[/]: {escape(problem)}", width)
+    for told in growth_sentences(answers, hosts):
+        lines += sentence(f"[dim]{escape(told)}[/]", width)
     stores = [
         _store_row(name, store)
-        for name, answer in results.items()
-        if isinstance(answer, control_pb2.StatusResponse)
+        for name, answer in answers.items()
         for store in answer.stores
         if answer.subscriptions or store.error
     ]
     if stores:
-        output.console.print()
-        output.table(
-            "Stores",
-            ("service", "store", "state", "stored>", "backlog rows>", "backlog>", "dead>", "last stored>"),
-            stores,
-        )
-        for name, answer in results.items():
-            for store in [] if isinstance(answer, UpstreamError) else answer.stores:
-                if store.healthy and store.last_error:
-                    ago = output.duration((now_us() - store.last_error_us) / 1e6)
-                    output.console.print(f"[dim]{name}: {ago} ago: {escape(store.last_error)}[/]", soft_wrap=True)
+        lines += [Text(), *table_lines(STORES, stores, width)]
+        lines += [line for name, answer in answers.items() for line in _store_notes(name, answer, width)]
     counted = [
         [name, *(_counter(answer, counter) for counter in COUNTED.values()), _offset(answer)]
-        for name, answer in results.items()
-        if isinstance(answer, control_pb2.StatusResponse) and answer.subscriptions
+        for name, answer in answers.items()
+        if answer.subscriptions
     ]
     if counted:
-        output.console.print()
-        output.table("Since they started", ("service", *(f"{name}>" for name in COUNTED), "clock offset>"), counted)
+        lines += [Text(), *table_lines(COUNTERS, counted, width)]
+    if any(answer.simulated for answer in answers.values()):
+        lines += sentence("[yellow]SIMULATED exchange: not a real market[/]", width)
+    return lines
+
+
+def _store_notes(name: str, answer: control_pb2.StatusResponse, width: int | None) -> list[Text]:
+    """What is over, and what is left of it."""
+    lines = []
+    for store in answer.stores:
+        if store.healthy and store.last_error:
+            ago = output.duration((now_us() - store.last_error_us) / 1e6)
+            lines += sentence(f"[dim]{name}: {ago} ago: {escape(store.last_error)}[/]", width)
+        if store.dead_rows:
+            refused = output.counted(store.dead_rows, "row")
+            lines += sentence(
+                f"[yellow]{name}[/]: {store.name} refused {refused}: `raven deadletters` tells why", width
+            )
+    return lines
 
 
 def _problems(answer: control_pb2.StatusResponse) -> list[str]:
@@ -120,7 +166,7 @@ def _problems(answer: control_pb2.StatusResponse) -> list[str]:
 
 def _service_row(name: str, answer: control_pb2.StatusResponse | UpstreamError) -> list[str]:
     if isinstance(answer, UpstreamError):
-        return [name, _why(answer), *[""] * 8]
+        return [name, _why(answer), *[""] * 7]
     entries = [entry for entry in answer.subscriptions if not _is_pattern(entry)]  # its symbols speak for it
     health = "[green]ok[/]" if answer.healthy else "[red]unhealthy[/]"
     newest_us = max((entry.last_event_us for entry in entries), default=0)
@@ -135,7 +181,6 @@ def _service_row(name: str, answer: control_pb2.StatusResponse | UpstreamError) 
         output.duration(max(0, now_us() - newest_us) / 1e6) if newest_us else "",
         output.count(counters.get("pending_rows", 0)),
         output.size(counters["journal_bytes"]) if "journal_bytes" in counters else "",
-        output.duration(counters["disk_left_s"]) if "disk_left_s" in counters else "",
     ]
 
 

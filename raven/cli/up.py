@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
-import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from raven.batches.instrument import Instrument
 from raven.cli import output
+from raven.cli.checks.machine import bind_problem, who_listens
 from raven.cli.child_log import ChildLog
 from raven.cli.collecting import collect
 from raven.cli.exchange import Exchange, choose_exchange, data_folder
-from raven.cli.instruments import DEFAULTS, remembered, shown
+from raven.cli.instruments import DEFAULTS, left_out, remembered, shown, spelt, take_folders
 from raven.cli.screen import Screen
 from raven.cli.supervisor import Child, Supervisor, child_command
 from raven.cli.watch import Watch
-from raven.control.plan import SERVICES, port_of, target_of
+from raven.control.plan import SERVICES, WILDCARDS, port_of, target_of
 from raven.errors import InputError
-from raven.rpc.access import Access
+from raven.rpc.access import Access, address
 from raven.rpc.client import Client
 from raven.services.runtime import metrics_host
 from raven.settings import METRICS_PORT_OFFSET, Settings
@@ -65,15 +67,18 @@ class Plan:
 async def up(settings: Settings, plan: Plan) -> None:
     """Run until SIGINT, SIGTERM or SIGHUP; raises RavenError when it cannot begin."""
     access = Access.of(settings)
-    require_free_ports(settings, plan.services)
+    await require_free_ports(settings, plan.services, access)
+    moved = take_folders(settings, settings.data, plan.services)
     venues = plan.venues(remembered(settings, settings.data, plan.services))
     exchange = await choose_exchange(settings, venues, plan.simulate, plan.simulated_port)
     if exchange.simulated and plan.sources:
         _require_free([(SIMULATE, "--simulated-port", "127.0.0.1", plan.simulated_port)])
     data = data_folder(settings, exchange)
+    moved += take_folders(settings, data, plan.services)
     before = remembered(settings, data, plan.services)
     wanted: Sequence[Instrument] = () if before else DEFAULTS
     wanted = (plan.instruments or wanted) if plan.collect else ()
+    others = left_out(before, wanted) if wanted else []
     stop = asyncio.Event()
     screen = Screen(stop, logs=plan.logs, simulated=exchange.simulated)
     processes = children(settings, plan, exchange, [*wanted, *before], data / "logs")
@@ -82,8 +87,8 @@ async def up(settings: Settings, plan: Plan) -> None:
         asyncio.get_running_loop().add_signal_handler(number, _stop, stop, supervisor)
     output.console.print(exchange.line)
     output.console.print(f"Data and logs: {data}", soft_wrap=True)
-    if before:
-        output.console.print(f"Going on with what was collected before: {shown(before)}")
+    for line in [*moved, *_introduction(before, wanted, others)]:
+        output.console.print(line, soft_wrap=True)
     async with contextlib.AsyncExitStack() as stack:
         clients = {
             name: await stack.enter_async_context(Client(target_of(settings, name), access)) for name in plan.services
@@ -91,9 +96,10 @@ async def up(settings: Settings, plan: Plan) -> None:
         watch = Watch(clients)
         supervisor.start()
         runs = [supervisor.run(), watch.run(), stop.wait()]
-        runs.append(screen.show(watch, processes, [*wanted, *before], title_of(exchange, venues)))
+        runs.append(screen.show(watch, processes, wanted or before, title_of(exchange, venues)))
         if wanted:
-            runs.append(collect(clients, wanted, lambda: all(_answers_or_fails(child, watch) for child in processes)))
+            ready = partial(_all_answer_or_fail, processes, watch)
+            runs.append(collect(clients, wanted, ready, others=others, say=screen.announce))
         try:
             await _until_stopped(stop, runs)
         finally:
@@ -124,13 +130,32 @@ async def _until_stopped(stop: asyncio.Event, runs: Sequence[Any]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _answers_or_fails(child: Child, watch: Watch) -> bool:
-    return child.name in watch.status or child.failures > 0 or child.name == SIMULATE
+def _introduction(
+    before: Sequence[Instrument], wanted: Sequence[Instrument], others: Sequence[Instrument]
+) -> Iterator[str]:
+    """What becomes of what was collected before."""
+    if before and not wanted:
+        yield f"Going on with what was collected before: {shown(before)}"
+    if others:
+        yield f"Collecting {shown(wanted)}. What was collected before is stopped: {shown(others)}"
+        yield f"To go on with it, too: raven up --symbols {spelt([*wanted, *others])}"
 
 
-def require_free_ports(settings: Settings, services: Sequence[str]) -> None:
-    """Say at once which ports are taken, of which service and by which setting; raises InputError."""
+def _all_answer_or_fail(children: Sequence[Child], watch: Watch) -> bool:
+    return all(child.name in watch.status or child.failures > 0 or child.name == SIMULATE for child in children)
+
+
+async def require_free_ports(settings: Settings, services: Sequence[str], access: Access) -> None:
+    """Say at once which services run already, or else which ports are taken and by which setting; raises InputError."""
     host, metrics = settings.server.host, metrics_host(settings, settings.server.host)
+    here = "127.0.0.1" if host in WILDCARDS else host
+    taken = {
+        name: address(here, port_of(settings, name)) for name in services if bind_problem(host, port_of(settings, name))
+    }
+    running = [name for name, where in taken.items() if await who_listens(where, access) == name]
+    if running:
+        names = "every service" if len(running) == len(SERVICES) else ", ".join(running)
+        raise InputError(f"Raven is running already: {names}", hint="`ravenctl status` shows it")
     asked = []
     for name in services:
         setting, port = f"server.{SERVICES[name].port_setting}", port_of(settings, name)
@@ -142,16 +167,12 @@ def require_free_ports(settings: Settings, services: Sequence[str]) -> None:
 def _require_free(asked: Sequence[tuple[str, str, str, int]]) -> None:
     problems = []
     for name, setting, host, port in asked:
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except OSError as error:
-                problems.append(f"port {port} of {name} ({setting}) cannot be used at {host}: {error.strerror}")
+        problem = bind_problem(host, port)
+        if problem:
+            why = os.strerror(problem)
+            problems.append(f"port {port} of {name} ({setting}) cannot be used at {host}: {why}")
     if problems:
-        raise InputError(
-            "; ".join(problems), hint="is Raven running already? `ravenctl status` tells; ports and host are settings"
-        )
+        raise InputError("; ".join(problems), hint="end what listens there; ports and host are settings")
 
 
 def children(

@@ -92,13 +92,9 @@ class Watch:
         """Each symbol that is collected: as its source sees it, or the nearest to a source of the services watched."""
         sources = [name for name in self._clients if SERVICES[name].venue]
         names = sources or [name for name in self._clients if name in self.status][:1]
-        return [
-            entry
-            for name in names
-            if name in self.status
-            for entry in self.status[name].subscriptions
-            if not Instrument(entry.venue, entry.symbol).is_pattern
-        ]
+        every = [entry for name in names if name in self.status for entry in self.status[name].subscriptions]
+        found = {Instrument(entry.venue, entry.symbol): entry for entry in reversed(every)}  # two patterns may match it
+        return [entry for one, entry in reversed(found.items()) if not one.is_pattern]
 
     def rate(self, entry: control_pb2.Subscription) -> float:
         """Trades a second of one symbol, over the last seconds."""

@@ -43,6 +43,9 @@ class Component(Protocol):
     def links(self) -> list[control_pb2.Link]:
         """The connections this service depends on."""
 
+    def starting(self) -> set[str]:
+        """Links that have not been made yet, while what is at their other end may still be starting, too."""
+
     def problems(self) -> list[str]:
         """What is wrong beside the links."""
 

@@ -127,6 +127,10 @@ class ConsumerComponent:
         """The upstreams."""
         return [self._link(follower) for follower in self._followers]
 
+    def starting(self) -> set[str]:
+        """Upstreams that were never reached, of a service that began just now: they may have begun with it."""
+        return {follower.name for follower in self._followers if follower.is_starting}
+
     def _link(self, follower: Follower) -> control_pb2.Link:
         return control_pb2.Link(
             name=follower.name, target=follower.target, connected=follower.connected, error=follower.error,

@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Sequence
 
-from raven.batches.instrument import Instrument, symbol_problem
+from raven.batches.instrument import Instrument, by_venue, symbol_problem
 from raven.clock import monotonic_ns, now_us
 from raven.control.components import Component
 from raven.control.wanted import MAX_PATTERNS, MAX_REQUESTERS, USER, Wanted, WantedFile
@@ -48,9 +48,10 @@ class ControlService:
             async with self._turn:
                 await self._component.add(entries, restored=True)
                 self._wanted.save()
-            names = [entry.symbol for entry in entries]
-            more = f" and {len(names) - SHOWN_RESTORED} more" if len(names) > SHOWN_RESTORED else ""
-            self._telemetry.info("restored", f"collecting again: {', '.join(names[:SHOWN_RESTORED])}{more}")
+            shown = by_venue(entry.instrument for entry in entries[:SHOWN_RESTORED])
+            names = "; ".join(f"{', '.join(symbols)} of {venue}" for venue, symbols in shown.items())
+            more = f" and {len(entries) - SHOWN_RESTORED} more" if len(entries) > SHOWN_RESTORED else ""
+            self._telemetry.info("restored", f"collecting again: {names}{more}")
 
     async def start(self, request: control_pb2.StartRequest) -> control_pb2.StartResponse:
         """Collect symbols; answers when rows flow, after `wait_s`, or with why not. Raises as WantedFile.change."""
@@ -243,11 +244,16 @@ class ControlService:
         subscriptions, links = self._subscriptions(), self._component.links()
         problems = []
         if subscriptions:
+            starting = self._component.starting()
             problems = [
-                f"{link.name}: {link.error or 'not connected'}" for link in links if link.needed and not link.connected
+                f"{link.name}: {link.error or 'not connected'}"
+                for link in links
+                if link.needed and not link.connected and link.name not in starting
             ]
             problems += [
-                f"{entry.symbol} is refused: {entry.message}" for entry in subscriptions if entry.state == REFUSED
+                f"{entry.symbol} of {entry.venue} is refused: {entry.message}"
+                for entry in subscriptions
+                if entry.state == REFUSED
             ]
             problems += [*self._component.problems(), *filter(None, [self._wanted.problem])]
         problems += filter(None, [self._wanted.aside])

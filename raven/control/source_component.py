@@ -154,6 +154,10 @@ class SourceComponent:
         """The connections to the venue."""
         return self._source.links()
 
+    def starting(self) -> set[str]:
+        """None: the venue does not start together with the service."""
+        return set()
+
     def problems(self) -> list[str]:
         """What the source says is wrong."""
         return self._source.problems()

@@ -24,7 +24,7 @@ def highest_ids(segment: Segment) -> dict[str, int]:
     """The highest trade id per symbol up to the segment's end, silent symbols included; empty for bars."""
     ids = dict(segment.notes.last_ids)
     if has_ids(segment.schema):
-        highest = _read(segment, 0).group_by("symbol").agg(pl.col("trade_id").max())
+        highest = _read(segment, 0).drop_nulls().group_by("symbol").agg(pl.col("trade_id").max())
         for symbol, trade_id in highest.iter_rows():
             ids[symbol] = max(trade_id, ids.get(symbol, trade_id))
     return ids
@@ -38,7 +38,7 @@ def count_and_ranges(segments: Iterable[Segment], after: int) -> tuple[int, tupl
         if has_ids(segment.schema):
             ids = _read(segment, after)
             single = {"first": pl.col("trade_id"), "last": pl.col("trade_id")}
-            ranges.append(_coalesce(ids.select("symbol", **single)))
+            ranges.append(_coalesce(ids.drop_nulls().select("symbol", **single)))
             rows += ids.height
         else:
             rows += sum(slot.batch.num_rows for slot in segment.slots() if slot.meta.sequence > after)

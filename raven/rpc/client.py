@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, Self
 import grpc
 
 from raven.batches.batch import Cursor
-from raven.errors import AccessError, TooLateError, UpstreamError
+from raven.errors import AccessError, TooLateError, UnknownHostError, UpstreamError
 from raven.rpc.access import Access
 from raven.rpc.cursors import from_message, to_message
 from raven.rpc.limits import MAX_MESSAGE_BYTES
@@ -51,6 +51,9 @@ HANDSHAKE_FAILURES: Final = (
     ),
 )
 """What gRPC says of a connection that could not be made: a pattern of its words, what it means, what to do."""
+
+UNKNOWN_HOST: Final = re.compile("resolv|resolution|lookup", re.IGNORECASE)
+"""What gRPC says of a host that has no address."""
 
 Begin = Cursor | Literal["earliest", "latest"] | int
 """Where a subscription begins: after a cursor, at either end, or at an append time (UTC, microseconds)."""
@@ -187,10 +190,16 @@ class Client:
             case grpc.StatusCode.PERMISSION_DENIED:
                 return AccessError(f"{self.target} refuses the call: {details}", hint=LOOPBACK_REMEDY)
             case grpc.StatusCode.UNAVAILABLE:
-                for sign, why, hint in HANDSHAKE_FAILURES:
-                    if re.search(sign, details):
-                        return AccessError(f"{self.target} {why}", hint=hint)
-                return UpstreamError(f"no service answers at {self.target}", hint="is it running? check host and port")
+                return self._why_unavailable(details)
             case grpc.StatusCode.DEADLINE_EXCEEDED:
                 return TooLateError(f"{self.target} did not answer in time")
         return UpstreamError(f"{self.target}: {details}")
+
+    def _why_unavailable(self, details: str) -> UpstreamError:
+        for sign, why, hint in HANDSHAKE_FAILURES:
+            if re.search(sign, details):
+                return AccessError(f"{self.target} {why}", hint=hint)
+        if UNKNOWN_HOST.search(details):
+            host = self.target.rpartition(":")[0]
+            return UnknownHostError(f"there is no host {host}", hint="check --host, or [upstream] in the settings")
+        return UpstreamError(f"no service answers at {self.target}", hint="is it running? check host and port")

@@ -42,6 +42,9 @@ class Consumer(Protocol):
     async def take(self, upstream: str, batch: pa.RecordBatch, meta: BatchMeta) -> None:
         """Take one batch. Its cursor becomes the position."""
 
+    async def set_aside(self, upstream: str, cursor: Cursor, payload: bytes, reason: str) -> None:
+        """Go past a batch that cannot be read, for `reason`: what a journal holds stops nobody who reads it."""
+
     async def rewind(
         self, upstream: str, position: Cursor, instruments: Sequence[Instrument], *, forward: bool = False
     ) -> None:

@@ -18,8 +18,8 @@ from typing import Final
 from raven.batches.batch import Cursor
 from raven.batches.instrument import Instrument, by_venue
 from raven.batches.ipc import decode
-from raven.clock import Backoff, now_us
-from raven.errors import AccessError, UpstreamError
+from raven.clock import Backoff, monotonic_ns, now_us
+from raven.errors import AccessError, InputError, UpstreamError
 from raven.rpc.access import Access
 from raven.rpc.client import Begin, Client, UnknownJournalError
 from raven.rpc.consumer import Consumer
@@ -34,6 +34,8 @@ LEAVE_S: Final = 8.0
 """How long a stop waits for what lies before it; an answer that came sooner would end downstream too early."""
 
 FREE_AFTER_S: Final = 15.0
+START_S: Final = 30.0
+"""How long services that are started together may take until each answers the others."""
 GRANTED = (
     control_pb2.SYMBOL_STATE_STREAMING,
     control_pb2.SYMBOL_STATE_WAITING,
@@ -84,6 +86,12 @@ class Follower:
         self._may_hold = True  # the upstream may keep batches, or collect symbols, for this consumer
         self._freeing = freeing or asyncio.Lock()
         self._changed = asyncio.Event()
+        self._starting_until_ns = monotonic_ns() + int(START_S * 1e9)
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether the upstream has never been reached, in the time in which it may be starting, too."""
+        return monotonic_ns() < self._starting_until_ns
 
     @property
     def is_wanted(self) -> bool:
@@ -108,7 +116,7 @@ class Follower:
         try:
             results = await self._request(instruments, is_new=joining)
         except UpstreamError as error:
-            self.error = str(error)
+            self._failed(error)
             refused = isinstance(error, AccessError)
             results = [
                 control_pb2.SymbolResult(
@@ -199,9 +207,14 @@ class Follower:
         if self.connected or not self.error:
             self._telemetry.add("reconnects", peer=self.name)
         self.connected = False
-        self.error = str(error)
+        self._failed(error)
         self._wishes.ask_again()
         await asyncio.sleep(backoff.next_s())
+
+    def _failed(self, error: UpstreamError) -> None:
+        self.error = str(error)
+        if isinstance(error, AccessError):
+            self._starting_until_ns = 0  # it is there
 
     async def _until_wanted(self) -> None:
         while not self.is_needed:
@@ -231,14 +244,18 @@ class Follower:
         async with contextlib.aclosing(stream):
             async for cursor, payload in until(stream, self._changed):
                 if not self.connected:
-                    self.connected, self.error = True, ""
+                    self.connected, self.error, self._starting_until_ns = True, "", 0
                     backoff.reset()
                     self._telemetry.info("upstream_connected", f"following {self.name} at {self.target}", after=cursor)
                 if payload is None:
                     self.lag_us = 0
                     self._telemetry.set("lag_us", 0, upstream=self.name)
                     continue
-                batch, meta = decode(payload)
+                try:
+                    batch, meta = decode(payload)
+                except InputError as error:
+                    await self.consumer.set_aside(self.name, cursor, payload, error.message)
+                    continue
                 self.lag_us = max(0, now_us() - meta.appended_us)
                 self._telemetry.set("lag_us", self.lag_us, upstream=self.name)
                 self._telemetry.add("bytes", len(payload), upstream=self.name)
@@ -261,7 +278,7 @@ class Follower:
             if result.state in GRANTED:
                 self._wishes.grant(instrument, from_message(result.session_start))
             elif self._wishes.refuse(instrument, result.message) and not is_new:
-                self._telemetry.error("symbol_refused", f"{self.name} refuses {result.symbol}: {result.message}")
+                self._telemetry.error("symbol_refused", f"{self.name} refuses {instrument}: {result.message}")
         return results
 
     async def _release(self) -> None:

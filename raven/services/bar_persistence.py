@@ -7,12 +7,13 @@ from typing import Annotated, Final
 
 import typer
 
+from raven import programs
 from raven.rpc.subscriptions import SubscriptionTable
 from raven.services import persistence, runtime
 from raven.services.runtime import Environment, HostOption, LogLevelOption, PortOption, Service
 from raven.sinks.bar_sink import BarSink
 from raven.sinks.store import BarKind
-from raven.sinks.stores import bar_store, limits, stores_in_force
+from raven.sinks.stores import bar_store, dead_letters, limits, stores_in_force
 
 NAME = "bar_persistence"
 UPSTREAMS: Final[dict[str, BarKind]] = {"raven_timebar": "time_bars", "raven_tibs": "tick_imbalance_bars"}
@@ -37,6 +38,7 @@ def build(environment: Environment, bars: Bars) -> Service:
             bar_store(store, UPSTREAMS[upstream], settings, environment.folder),
             limits(settings, store),
             upstreams=[upstream],
+            dead_letters=dead_letters(environment.folder),
             facts=persistence.facts_of(facts, position),
             telemetry=environment.telemetry,
             joined=persistence.joined(environment, store),
@@ -60,7 +62,7 @@ def command(
 
 def main() -> None:
     """Console entry point."""
-    typer.run(command)
+    programs.run(command)
 
 
 if __name__ == "__main__":

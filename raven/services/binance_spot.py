@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import typer
-
+from raven import programs
 from raven.services import exchange, runtime
 from raven.services.runtime import Environment, HostOption, LogLevelOption, PortOption, Service
 from raven.sources.binance.protocol import SPOT
@@ -23,7 +22,7 @@ def command(host: HostOption = None, port: PortOption = None, log_level: LogLeve
 
 def main() -> None:
     """Console entry point."""
-    typer.run(command)
+    programs.run(command)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from raven.services.runtime import Environment, Service
 from raven.settings import StoreName
 from raven.sinks.sink import Acknowledge, Sink
 from raven.sinks.store import BarStore, TradeStore
+from raven.sinks.stores import delta_root
 from raven.telemetry import Telemetry
 
 AnySink: TypeAlias = Sink[TradeStore] | Sink[BarStore]
@@ -47,6 +48,7 @@ def build(environment: Environment, sinks: Sequence[AnySink], facts: Subscriptio
     """Every sink follows each of its upstreams on its own, so that none waits for another's store."""
     followers: list[Follower] = []
     fed: list[tuple[AnySink, dict[str, Follower]]] = []
+    stores = [sink.worker.store for sink in sinks]
     for sink in sinks:
         store = sink.worker.store.name
         own = {name: environment.follow(name, sink, store=store, key=key(name, store)) for name in sink.upstreams}
@@ -70,6 +72,7 @@ def build(environment: Environment, sinks: Sequence[AnySink], facts: Subscriptio
         ],
         [close_sinks, *(follower.close for follower in followers)],
         facts,
+        [delta_root(environment.settings) / store.table for store in stores if store.name == "delta"],
     )
 
 

@@ -16,11 +16,12 @@ import pyarrow as pa
 import typer
 
 from raven.control.components import Component
+from raven.control.folders import WANTED, consumer_name, folder_of, left_behind, lock, take_along
 from raven.control.handler import ControlService
 from raven.control.plan import SERVICES, port_of, target_of
 from raven.control.wanted import WantedFile
 from raven.errors import InputError, RavenError, in_a_command
-from raven.files import FolderLock, keep_private
+from raven.files import keep_private
 from raven.journal import Journal, JournalOptions
 from raven.rpc.access import Access, is_local
 from raven.rpc.connections import ENOUGH_FILES
@@ -87,7 +88,7 @@ class Environment:
 
         `store`: of a sink, whose place in the upstream's journal is kept under a name of its own; `key` as of Follower.
         """
-        name = f"{self.name}-{self.port}"
+        name = consumer_name(self.folder)
         target = target_of(self.settings, upstream)
         self.access.require_for(upstream, target)
         if self.access.exposes_token(target):
@@ -110,7 +111,7 @@ class Environment:
 class Service:
     """A built service: `runs` go on until it ends, then `closes` are awaited in order.
 
-    `facts` is what it knows of its symbols, for the metrics.
+    `facts` is what it knows of its symbols, for the metrics; `tables` are the folders it writes beside its own.
     """
 
     component: Component
@@ -118,6 +119,7 @@ class Service:
     runs: list[Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=list)
     closes: list[Callable[[], Coroutine[Any, Any, object]]] = field(default_factory=list)
     facts: SubscriptionTable | None = None
+    tables: Sequence[Path] = ()
 
 
 def main(
@@ -128,6 +130,7 @@ def main(
 
     `settings`: other ones than those in force.
     """
+    is_own = settings is None
     try:
         settings = settings or load()
     except RavenError as error:
@@ -140,8 +143,11 @@ def main(
     catch_problems(telemetry)
     try:
         chosen = port if port is not None else port_of(settings, name)
+        folder = folder_of(settings.data, name, chosen)
+        if is_own and port is None:  # with --port it may be one of several
+            tell_move(take_along(folder), folder, telemetry)
         with in_a_command():
-            asyncio.run(_serve(name, build, settings, host or settings.server.host, chosen, telemetry))
+            asyncio.run(_serve(name, build, settings, host or settings.server.host, chosen, folder, telemetry))
     except KeyboardInterrupt:  # before there was anything to stop
         raise SystemExit(130) from None
     except Exception as group:  # noqa: BLE001 - the last place that can say why the service ends
@@ -160,15 +166,16 @@ def _leaves(error: Exception) -> Sequence[Exception]:
 
 
 async def _serve(
-    name: str, build: Callable[[Environment], Service], settings: Settings, host: str, port: int, telemetry: Telemetry
-) -> None:
+    name: str, build: Callable[[Environment], Service], settings: Settings, host: str, port: int, folder: Path,
+    telemetry: Telemetry,
+) -> None:  # fmt: skip
     catch_loop_problems(asyncio.get_running_loop(), telemetry)
     stop = _stop_on_signal()
-    folder = settings.data / f"{name}-{port}"
     async with AsyncExitStack() as stack:  # each is closed, whatever another raises
-        stack.callback(_lock(folder).release)
+        stack.callback(lock(folder).release)
+        tell_left_behind(folder, telemetry)
         access = Access.of(settings)
-        wanted = WantedFile(folder / "wanted.json", telemetry)
+        wanted = WantedFile(folder / WANTED, telemetry)
         environment = Environment(name, port, settings, access, folder, telemetry, wanted)
         service = build(environment)
         control = ControlService(
@@ -211,8 +218,12 @@ async def _run(
     parts = [run() for run in service.runs]
     if service.hub is not None:
         parts.append(keep_journal(service.hub.journal, telemetry))
-    parts += [watch_disk(environment.folder, telemetry), keep_wanted(environment.wanted), _restore(control)]
-    parts.append(bound_connections(server, telemetry))
+    parts += [
+        watch_disk([environment.folder, *service.tables], telemetry),
+        keep_wanted(environment.wanted),
+        bound_connections(server, telemetry),
+        _restore(control),
+    ]
     parts.append(report_health(lambda: control.status().healthy, telemetry))
     runs: list[asyncio.Future[Any]] = [asyncio.ensure_future(part) for part in (*parts, stop.wait())]
     try:
@@ -225,19 +236,22 @@ async def _run(
         await asyncio.gather(*runs, return_exceptions=True)
 
 
-def _lock(folder: Path) -> FolderLock:
-    try:
-        return FolderLock(folder / "service.lock")
-    except BlockingIOError as error:
-        raise RavenError(
-            f"another process holds {folder}",
-            hint="the service is already running; choose another --port or data folder",
-        ) from error
-    except OSError as error:
-        raise RavenError(
-            f"the data folder {folder} cannot be written: {error.strerror}",
-            hint="set `data` to a writable folder",
-        ) from error
+def tell_move(before: Path | None, folder: Path, telemetry: Telemetry) -> None:
+    """Say that the folder was taken along from `before`, if it was."""
+    if before is not None:
+        telemetry.info(
+            "port_changed", f"the port was changed: the folder {before}, with all that it holds, is {folder} now"
+        )
+
+
+def tell_left_behind(folder: Path, telemetry: Telemetry) -> None:
+    """Name other folders of this service that hold something and are in no process's hands, and how to go on."""
+    for path in left_behind(folder):
+        telemetry.warning(
+            "left_behind",
+            f"{path} holds what was recorded or wanted at another port, and no process uses it; to go on with it "
+            f"here, stop this service and `mv {folder} {folder}.aside && mv {path} {folder}`",
+        )
 
 
 def metrics_host(settings: Settings, host: str) -> str:

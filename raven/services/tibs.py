@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from raven import programs
 from raven.bars.kernel import Kernel
 from raven.bars.sized import MEASURES, SizedBarKernel
 from raven.bars.tick_imbalance import TickImbalanceKernel
@@ -83,7 +84,7 @@ def command(
 
 def main() -> None:
     """Console entry point."""
-    typer.run(command)
+    programs.run(command)
 
 
 if __name__ == "__main__":

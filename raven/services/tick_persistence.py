@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import typer
-
+from raven import programs
 from raven.control.plan import sources_of
 from raven.rpc.subscriptions import SubscriptionTable
 from raven.services import persistence, runtime
 from raven.services.runtime import Environment, HostOption, LogLevelOption, PortOption, Service
-from raven.sinks.stores import limits, stores_in_force, trade_store
+from raven.sinks.stores import dead_letters, limits, stores_in_force, trade_store
 from raven.sinks.trade_sink import TradeSink
 
 NAME = "tick_persistence"
@@ -22,6 +21,7 @@ def build(environment: Environment) -> Service:
             trade_store(store, settings, environment.folder),
             limits(settings, store),
             venues=sources_of(NAME),
+            dead_letters=dead_letters(environment.folder),
             facts=persistence.facts_of(facts, position),
             telemetry=environment.telemetry,
             joined=persistence.joined(environment, store),
@@ -39,7 +39,7 @@ def command(host: HostOption = None, port: PortOption = None, log_level: LogLeve
 
 def main() -> None:
     """Console entry point."""
-    typer.run(command)
+    programs.run(command)
 
 
 if __name__ == "__main__":

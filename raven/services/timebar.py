@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from raven import programs
 from raven.bars.time_bars import TimeBarKernel
 from raven.batches.schema import TIME_BAR_SCHEMA
 from raven.errors import InputError
@@ -37,7 +38,7 @@ def command(
 
 def main() -> None:
     """Console entry point."""
-    typer.run(command)
+    programs.run(command)
 
 
 if __name__ == "__main__":

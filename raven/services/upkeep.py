@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -16,11 +17,13 @@ from raven.errors import RavenError
 from raven.journal import Journal
 from raven.rpc.server import Server
 from raven.telemetry import Telemetry
-from raven.telemetry.disk import WINDOW_S, seconds_until_full
+from raven.telemetry.disk import WINDOW_S, daily_growth_bytes, seconds_until_full
 
 RETENTION_EVERY_S: Final = 10.0
 HEALTH_EVERY_S: Final = 2.0
 SAVE_EVERY_S: Final = 2.0
+DISK_EVERY_S: Final = 10.0
+MEASURE_EVERY_S: Final = 60.0
 BOUND_EVERY_S: Final = 1.0
 
 
@@ -56,16 +59,52 @@ async def bound_connections(server: Server, telemetry: Telemetry) -> None:
                 )
 
 
-async def watch_disk(folder: Path, telemetry: Telemetry) -> None:
-    """Put the gauges of the disk that holds `folder` every few seconds, until cancelled."""
-    samples: deque[tuple[float, int]] = deque(maxlen=int(WINDOW_S / RETENTION_EVERY_S))
+async def watch_disk(folders: Sequence[Path], telemetry: Telemetry) -> None:
+    """Put the gauges of the data in `folders` and of the disk that holds the first, every few seconds, until cancelled.
+
+    How they grow is told once that was seen for a while.
+    """
+    most = int(WINDOW_S / MEASURE_EVERY_S) + 1
+    free: deque[tuple[float, int]] = deque(maxlen=most)
+    taken: deque[tuple[float, int]] = deque(maxlen=most)
     while True:
         with _going_on("disk", telemetry):
-            free_bytes = (await asyncio.to_thread(shutil.disk_usage, folder)).free
-            samples.append((time.monotonic(), free_bytes))
+            now_s, free_bytes = time.monotonic(), (await asyncio.to_thread(shutil.disk_usage, folders[0])).free
             telemetry.set("disk_free_bytes", free_bytes)
-            telemetry.set("disk_left_s", seconds_until_full(samples))
-        await asyncio.sleep(RETENTION_EVERY_S)
+            if not taken or now_s - taken[-1][0] >= MEASURE_EVERY_S:
+                data_bytes = await asyncio.to_thread(bytes_below, folders)
+                free.append((now_s, free_bytes))
+                taken.append((now_s, data_bytes))
+                telemetry.set("data_bytes", data_bytes)
+                telemetry.set("disk_left_s", seconds_until_full(free))
+                growth = daily_growth_bytes(taken)
+                if growth is not None:
+                    telemetry.set("data_daily_growth_bytes", growth)
+        await asyncio.sleep(DISK_EVERY_S)
+
+
+def bytes_below(folders: Iterable[Path]) -> int:
+    """What the files in `folders` and below take; a folder or file that is not there, or goes meanwhile, nothing."""
+    total = 0
+    open_folders = [str(folder) for folder in folders]
+    while open_folders:
+        try:
+            with os.scandir(open_folders.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        open_folders.append(entry.path)
+                    else:
+                        total += _size(entry)
+        except OSError:
+            continue
+    return total
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat(follow_symlinks=False).st_size
+    except OSError:
+        return 0
 
 
 async def keep_journal(journal: Journal, telemetry: Telemetry) -> None:

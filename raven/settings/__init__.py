@@ -27,6 +27,7 @@ from raven.settings.values import (
     LogLevel,
     Section,
     StoreName,
+    expanded,
 )
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "TimebarSettings",
     "TimescaleSettings",
     "UpstreamSettings",
+    "expanded",
     "load",
     "nearest",
     "origins",

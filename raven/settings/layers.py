@@ -84,7 +84,7 @@ def _files() -> Iterator[Path]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin files with a byte-order mark
     except OSError as error:
         raise SettingsError(f"settings cannot be read from {path}: {error.strerror}") from error
     except ValueError as error:  # the line and the column are in it

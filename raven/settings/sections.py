@@ -14,6 +14,8 @@ from raven.settings.values import (
     LIST,
     METRICS_PORT_OFFSET,
     Address,
+    File,
+    Folder,
     HttpUrl,
     LogLevel,
     Port,
@@ -84,9 +86,9 @@ class SecuritySettings(Section):
     """
 
     token: Token = SecretStr("")
-    tls_certificate: str = ""
-    tls_key: str = ""
-    tls_ca: str = ""
+    tls_certificate: File = ""
+    tls_key: File = ""
+    tls_ca: File = ""
     tls_client_certificates: bool = False
     max_subscriptions_per_peer: int = Field(256, ge=1)
     max_concurrent_calls: int = Field(4096, ge=1)
@@ -191,7 +193,7 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,  # it may be a secret, and tracebacks show it
     )
 
-    data: Path = Path("data")
+    data: Folder = Path("data")
     group_reads: bool = False
     simulated: bool = False
     log_level: LogLevel = "info"

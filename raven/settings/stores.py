@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from raven.settings.addresses import POSTGRESQL, checked_url
-from raven.settings.values import InfluxUrl, Section, Token
+from raven.settings.values import File, InfluxUrl, Section, Token
 
 
 class DeltaSettings(Section):
@@ -32,7 +32,7 @@ class InfluxSettings(Section):
     org: str = ""
     bucket: str = ""
     verify_tls: bool = True
-    tls_ca: str = ""
+    tls_ca: File = ""
     timeout_s: float = Field(30.0, gt=0)
     flush_rows: int = Field(100_000, ge=1)
     flush_s: float = Field(1.0, gt=0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
@@ -16,6 +18,27 @@ class Section(BaseModel):
     """One table of the settings file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+def expanded(path: str | Path) -> Path:
+    """A path as people write it: `~` and `~user` stand for a home; of a user there is not, it stays as it is."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path's own raises RuntimeError there
+
+
+def _folder(value: Any) -> Any:
+    """The current folder has to be meant: a variable that is set and empty names none."""
+    if not isinstance(value, str | Path):
+        return value
+    if not str(value).strip():
+        raise ValueError("it is empty: name a folder (. is the current one), or leave it unset")
+    folder = expanded(value)
+    if str(folder).startswith("~"):
+        raise ValueError(f"{value} is in no user's home here; write ./{value} for a folder of that name")
+    return folder
+
+
+def _file(text: str) -> str:
+    return str(expanded(text)) if text else text
 
 
 def _address(text: str) -> str:
@@ -45,6 +68,8 @@ def _names_no_user(url: str) -> str:
     return url
 
 
+Folder = Annotated[Path, BeforeValidator(_folder)]
+File = Annotated[str, AfterValidator(_file)]
 Port = Annotated[int, Field(ge=1, le=MAX_PORT - METRICS_PORT_OFFSET)]
 Address = Annotated[str, AfterValidator(_address)]
 WebSocketUrl = Annotated[str, AfterValidator(lambda url: checked_url(url, WEBSOCKET))]

@@ -1,13 +1,14 @@
-"""Rows that a store refuses for what they hold: kept with its reason until somebody sends them again.
+"""Rows that no store may have, or that a store refuses for what they hold: kept with the reason until sent again.
 
 A folder of Arrow IPC files, one a flush that had such rows, readable with Polars: the columns of their table,
-`refused_at` and `reason`. Who adds and who sends again may be two processes: a file is written once and removed whole.
+`refused_at` and `reason`. Batches that are of another kind than their stream lie beside them whole, with their place
+in the journal. Who adds and who sends again may be two processes: a file is written once and removed whole.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,17 @@ from raven.sinks.store import Refusal, StoreUnavailableError
 
 FOLDER: Final = "dead_letters"
 ADDED: Final = ("refused_at", "reason")
+BATCHES: Final = "batches"
+"""The table of what was set aside whole: `batch` is an Arrow IPC stream."""
+BATCH_SCHEMA: Final = pl.Schema(
+    {"upstream": pl.String, "journal_id": pl.String, "sequence": pl.Int64, "rows": pl.Int64, "batch": pl.Binary}
+)
+
+_SAME: Final[Mapping[str, Sequence[str]]] = {
+    **{layout.name: layout.schema.names for layout in LAYOUTS.values()},
+    BATCHES: ["upstream", "journal_id", "sequence"],
+}
+"""By table: what tells whether a row is there twice. Of a bad row all does: its id may be what is bad."""
 _NAME: Final = re.compile(r"(?P<store>[a-z]+)-(?P<table>[a-z_]+)-(?P<at_us>\d+)\.arrow")
 
 
@@ -46,13 +58,15 @@ class DeadLetters:
 
         Raises StoreUnavailableError when the disk refuses.
         """
-        if not refusals:
-            return
+        if refusals:
+            reasons = pl.Series("reason", [refusal.reason for refusal in refusals], dtype=pl.String)
+            self.keep(store, table, rows[[refusal.row for refusal in refusals]].with_columns(reasons))
+
+    def keep(self, store: str, table: str, refused: pl.DataFrame) -> None:
+        """Keep all of `refused`, which have a `reason`; as `add` otherwise."""
         at_us = now_us()
-        refused = rows[[refusal.row for refusal in refusals]].with_columns(
-            pl.from_epoch(pl.lit(at_us), time_unit="us").dt.replace_time_zone("UTC").alias("refused_at"),
-            pl.Series("reason", [refusal.reason for refusal in refusals], dtype=pl.String),
-        )
+        now = pl.from_epoch(pl.lit(at_us), time_unit="us").dt.replace_time_zone("UTC").alias("refused_at")
+        refused = refused.select(pl.exclude("reason"), now, "reason")
         number = at_us
         while (path := self.folder / f"{store}-{table}-{number}.arrow").exists():
             number += 1  # the clock was set back
@@ -73,7 +87,7 @@ class DeadLetters:
         found = []
         for (store, table), files in by_table.items():
             numbered = pl.concat(rows.with_columns(file=pl.lit(number)) for number, rows in enumerate(files.values()))
-            last = numbered.unique(LAYOUTS[table].identity, keep="last", maintain_order=True)
+            last = numbered.unique(_SAME[table], keep="last", maintain_order=True)
             parts = last.partition_by("file", as_dict=True, include_key=False)
             found += [
                 Letters(path, store, table, parts.get((number,), rows.clear()))
@@ -93,7 +107,7 @@ class DeadLetters:
     def _files(self) -> Iterator[tuple[Path, str, str]]:
         named = [(found, path) for path in self.folder.glob("*.arrow") if (found := _NAME.fullmatch(path.name))]
         for found, path in sorted(named, key=lambda pair: int(pair[0]["at_us"])):
-            if found["table"] in LAYOUTS:
+            if found["table"] in _SAME:
                 yield path, found["store"], found["table"]
 
     def _write(self, path: Path, rows: pl.DataFrame) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -10,13 +9,13 @@ from typing import Final, Literal
 import polars as pl
 import pyarrow as pa
 
-from raven.batches.schema import TRADE_SCHEMA, polars_schema, to_frame
+from raven.bars.gate import VENUE
+from raven.batches.schema import TRADE_DTYPES, TRADE_SCHEMA, polars_schema, to_frame
 from raven.errors import InputError
 from raven.sinks.store import BAR_KEYS, BAR_SCHEMAS, BarFlush, BarKind, Rows, TradeFlush
 
 SIDES: Final = {1: "buy", -1: "sell"}
 
-_VENUE = re.compile(r"[A-Z0-9_]+")
 _STORED_TYPES = {"side": pa.string()}
 
 
@@ -110,6 +109,23 @@ def encode_bars(flush: BarFlush, kind: BarKind) -> pl.DataFrame:
     return _finish(bars, layout, [*layout.identity, "revision"], keep="last")
 
 
+def trade_letters(venue: str, trades: pl.DataFrame) -> pl.DataFrame:
+    """Trades (columns of TRADE_SCHEMA) that were refused, in the columns of TRADES: a side that is none as it was."""
+    side = pl.col("side")
+    spelt = pl.coalesce(side.replace_strict(SIDES, default=None, return_dtype=pl.String), side.cast(pl.String))
+    return trades.with_columns(spelt, venue=pl.lit(venue)).select(TRADES.schema.names)
+
+
+def letter_trades(rows: pl.DataFrame) -> pl.DataFrame:
+    """What `trade_letters` was given: the columns of TRADE_SCHEMA; a side that is no number is null."""
+    side = pl.col("side")
+    numbers = {word: number for number, word in SIDES.items()}
+    given = pl.coalesce(
+        side.replace_strict(numbers, default=None, return_dtype=pl.Int8), side.cast(pl.Int8, strict=False)
+    )
+    return rows.with_columns(given).select(list(TRADE_DTYPES))
+
+
 def row_count(flush: TradeFlush | BarFlush) -> int:
     """How many rows a flush holds, repeated ones included."""
     batches = [rows for _, rows in flush.trades] if isinstance(flush, TradeFlush) else flush.bars
@@ -151,7 +167,7 @@ def _finish(rows: pl.DataFrame, layout: Layout, order: list[str], *, keep: Liter
 
 
 def _checked(venue: str) -> str:
-    """Venues are names of ours and become folders: nothing that needs escaping."""
-    if not _VENUE.fullmatch(venue):
+    """A venue that can be a folder."""
+    if not VENUE.fullmatch(venue):
         raise InputError(f"{venue!r} is not a venue", hint="venues are upper case letters, digits and underscores")
     return venue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +10,13 @@ from typing import Any
 
 import polars as pl
 
+from raven.batches.intake import DAY_US
+from raven.clock import now_us
 from raven.settings import Settings
-from raven.sinks.dead_letters import ADDED, FOLDER, DeadLetters
-from raven.sinks.store import Database
-from raven.sinks.stores import database
+from raven.sinks.dead_letters import ADDED, BATCHES, FOLDER, DeadLetters, Letters
+from raven.sinks.gates import refuse
+from raven.sinks.store import Refusal, Store
+from raven.sinks.stores import store_of
 
 
 @dataclass(slots=True)
@@ -43,31 +46,50 @@ def groups(letters: DeadLetters) -> Iterator[dict[str, Any]]:
                 "store": store,
                 "table": table,
                 "reason": reason,
-                "rows": alike.height,
+                "rows": alike.get_column("rows").sum() if table == BATCHES else alike.height,
                 "first": _text(alike["refused_at"].min()),
                 "last": _text(alike["refused_at"].max()),
-                "example": {name: _text(value) for name, value in alike.drop(ADDED).row(0, named=True).items()},
+                "example": {
+                    name: _text(value)
+                    for name, value in alike.drop(*ADDED, "batch", strict=False).row(0, named=True).items()
+                },
             }
 
 
 def send_again(settings: Settings, letters: DeadLetters, sent: Sent) -> None:
     """Write the rows in a folder to their stores, and keep those still refused.
 
-    Raises StoreUnavailableError when a store takes no writes now: what was not sent stays as it is.
+    A row that still breaks a rule is no store's, and a batch of another kind is left for people to look at. Raises
+    StoreError when a store takes no writes now: what was not sent stays as it is.
     """
     with ExitStack() as stack:
-        stores: dict[tuple[str, str], Database] = {}
-        for found in letters.read():
+        stores: dict[tuple[str, str], Store] = {}
+
+        def store(found: Letters) -> Store:
             key = (found.store, found.table)
             if key not in stores:
-                stores[key] = stack.enter_context(
-                    closing(database(found.store, found.table, settings, letters.folder.parent))
-                )
-            rows = found.rows.drop(ADDED)
-            refusals = stores[key].resend(rows) if rows.height else []
+                stores[key] = stack.enter_context(closing(store_of(*key, settings, letters.folder.parent)))
+            return stores[key]
+
+        for found in letters.read():
+            if found.table == BATCHES:
+                sent.refused += found.rows.height
+                continue
+            refusals = _send(found, store)
             letters.settle(found, refusals)
-            sent.stored += rows.height - len(refusals)
+            sent.stored += found.rows.height - len(refusals)
             sent.refused += len(refusals)
+
+
+def _send(found: Letters, store: Callable[[Letters], Store]) -> list[Refusal]:
+    """Those of the rows that are still refused: for a rule they break, or by their store."""
+    rows = found.rows.drop(ADDED)
+    refusals = refuse(found.table, rows, latest_us=now_us() + DAY_US)
+    barred = {refusal.row for refusal in refusals}
+    allowed = [row for row in range(rows.height) if row not in barred]
+    if allowed:
+        refusals += [Refusal(allowed[one.row], one.reason) for one in store(found).resend(rows[allowed])]
+    return sorted(refusals, key=lambda refusal: refusal.row)
 
 
 def _text(value: Any) -> Any:

@@ -1,7 +1,8 @@
 """The loop of a sink: takes batches, collects a flush, writes it, acknowledges; waits out a store that is down.
 
 Nothing is dropped: while the store cannot be written the sink keeps trying and stops reading once its buffer is
-full, and the upstream's journal keeps what it has not acknowledged.
+full, and the upstream's journal keeps what it has not acknowledged. Nothing that a journal holds stops it either: a
+row that breaks a rule is no store's, nor is a batch of another kind; they become dead letters, and the others go on.
 """
 
 from __future__ import annotations
@@ -11,25 +12,27 @@ import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Generic, TypeVar
 
 import polars as pl
 import pyarrow as pa
 
+from raven.batches import intake
 from raven.batches.accumulator import Accumulator
 from raven.batches.batch import BatchMeta, Cursor
+from raven.batches.gate import BadReason, count
 from raven.batches.instrument import Instrument
+from raven.batches.ipc import encode
 from raven.batches.schema import to_frame
 from raven.batches.selection import Selection
 from raven.clock import monotonic_ns
 from raven.errors import StoreError
 from raven.rpc.consumer import Progress, goes_back
 from raven.rpc.subscriptions import SubscriptionTable
-from raven.sinks.store import (
-    Store,
-    WriteResult,
-)
+from raven.sinks.dead_letters import BATCH_SCHEMA, BATCHES, DeadLetters
+from raven.sinks.gates import Gate
+from raven.sinks.store import Store, WriteResult
 from raven.sinks.worker import StoreWorker
 from raven.telemetry import Telemetry
 
@@ -54,17 +57,34 @@ class FlushLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class Letters:
+    """Rows for the dead letters: the columns of `table`, and `reason`; `rows` is how many they stand for."""
+
+    table: str
+    refused: pl.DataFrame
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
 class Flight:
-    """A flush on its way into the store: rows by upstream, the positions after them, what joined and left with it."""
+    """A flush on its way into the store: rows by upstream, the positions after them, what joined and left with it.
+
+    `letters` are what it brought that is no store's, once they are kept none; `refused` is how many rows they were.
+    """
 
     items: Sequence[tuple[str, pl.DataFrame]]
+    letters: list[Letters]
+    refused: int
     positions: dict[str, Cursor]
     joining: dict[str, list[Instrument]]
     leaving: dict[str, list[Instrument]]
 
 
 class Sink(ABC, Generic[S]):
-    """Feeds one store with the rows of `upstreams`. `ready` is set once the store is open and its position known."""
+    """Feeds one store with the rows of `upstreams`. `ready` is set once the store is open and its position known.
+
+    What may be stored of them, and no other, goes to the store; the rest to `dead_letters`.
+    """
 
     def __init__(
         self,
@@ -72,6 +92,8 @@ class Sink(ABC, Generic[S]):
         limits: FlushLimits,
         *,
         upstreams: Sequence[str],
+        gate: Gate,
+        dead_letters: DeadLetters,
         facts: SubscriptionTable,
         telemetry: Telemetry,
         joined: Progress,
@@ -83,6 +105,9 @@ class Sink(ABC, Generic[S]):
         self.worker = StoreWorker(store, telemetry, probe_s=limits.probe_s)
         self.ready = asyncio.Event()
         self._store = store
+        self._gate = gate
+        self._dead_letters = dead_letters
+        self._letters: list[Letters] = []
         self._maintain_s = limits.maintain_s
         self._telemetry = telemetry
         self._joined = joined
@@ -121,6 +146,8 @@ class Sink(ABC, Generic[S]):
             self._telemetry.warning(
                 "torn_commit", f"{self.worker.label}: set aside {torn}, torn by a crash before it counted"
             )
+        if self._store.unreadable:
+            self._telemetry.warning("store_unreadable", f"{self.worker.label} is written: {self._store.unreadable}")
         stored = {upstream: self._store.position(upstream) for upstream in self.upstreams}
         return {upstream: cursor for upstream, cursor in stored.items() if cursor is not None}
 
@@ -153,15 +180,55 @@ class Sink(ABC, Generic[S]):
 
     async def take(self, upstream: str, batch: pa.RecordBatch, meta: BatchMeta) -> None:
         """Put the wanted rows of one batch into the next flush; waits while the buffer is full."""
-        rows = self._select(upstream, to_frame(batch))
-        self._positions[upstream] = meta.cursor
-        if rows.is_empty():
+        misfit = intake.misfit(batch.schema, self._gate.schema)
+        if misfit:
+            await self._aside(upstream, meta.cursor, encode(batch, meta), misfit, rows=batch.num_rows)
             return
-        self._rows.add((upstream, rows), monotonic_ns(), rows.height)
+        taken = intake.take(
+            to_frame(batch.select(self._gate.schema.names)),
+            lambda rows: self._select(upstream, rows),
+            self._gate.check,
+            latest_us=intake.latest_us(meta),
+        )
+        self._positions[upstream] = meta.cursor
+        if not taken.rows.is_empty():
+            self._observe(upstream, taken.rows)
+            self._telemetry.add("batches", upstream=upstream)
+            self._telemetry.add("rows", taken.rows.height, upstream=upstream)
+        letters = None
+        if taken.refusals:
+            for reason, refused in count(taken.refusals).items():
+                self._telemetry.add("refused_rows", refused, upstream=upstream, reason=reason)
+            why = pl.Series("reason", list(map(self._gate.why, taken.refusals)), dtype=pl.String)
+            named = self._as_letters(upstream, taken.refused).with_columns(why)
+            letters = Letters(self._store.table, named, named.height)
+        await self._add(upstream, taken.rows, letters)
+
+    async def set_aside(self, upstream: str, cursor: Cursor, payload: bytes, reason: str) -> None:
+        """Keep a batch that cannot be read among the dead letters, and go on behind it."""
+        await self._aside(upstream, cursor, payload, reason, rows=0)
+
+    async def _aside(self, upstream: str, cursor: Cursor, payload: bytes, reason: str, *, rows: int) -> None:
+        self._telemetry.add("refused_batches", upstream=upstream)
+        self._telemetry.add("refused_rows", rows, upstream=upstream, reason=BadReason.UNKNOWN_SHAPE)
+        self._telemetry.error(
+            "batch_unfit", f"a batch of {upstream} is kept from {self.worker.label}: {reason}",
+            rows=rows, journal=cursor.journal_id, batch=cursor.sequence,
+        )  # fmt: skip
+        self._positions[upstream] = cursor
+        kept = pl.DataFrame([(upstream, cursor.journal_id, cursor.sequence, rows, payload)], BATCH_SCHEMA, orient="row")
+        letters = Letters(BATCHES, kept.with_columns(reason=pl.lit(reason)), rows)
+        await self._add(upstream, pl.DataFrame(), letters)
+
+    async def _add(self, upstream: str, rows: pl.DataFrame, letters: Letters | None) -> None:
+        """To the next flush: `rows` for the store, and what is not; waits while the buffer is full."""
+        if rows.is_empty() and letters is None:
+            return
+        if letters is not None:
+            self._letters.append(letters)
+        refused = 0 if letters is None else max(letters.rows, 1)
+        self._rows.add((upstream, rows), monotonic_ns(), rows.height + refused)
         self._buffered.add(upstream)
-        self._observe(upstream, rows)
-        self._telemetry.add("batches", upstream=upstream)
-        self._telemetry.add("rows", rows.height, upstream=upstream)
         self._count_pending()
         self._taken.set()
         while self._rows.rows >= self._buffer_rows:
@@ -201,12 +268,16 @@ class Sink(ABC, Generic[S]):
         if self._in_flight is None:
             if self._is_all_durable and not self._joining:
                 return
-            self._in_flight = Flight(self._rows.take(), dict(self._positions), self._joining, self._leaving)
-            self._buffered, self._joining, self._leaving = set(), {}, {}
+            items = [(upstream, rows) for upstream, rows in self._rows.take() if not rows.is_empty()]
+            refused = sum(letters.rows for letters in self._letters)
+            positions = dict(self._positions)
+            self._in_flight = Flight(items, self._letters, refused, positions, self._joining, self._leaving)
+            self._letters, self._buffered, self._joining, self._leaving = [], set(), {}, {}
             self._count_pending()
             self._drained.set()
         flight = self._in_flight
         result = await self._write(flight)
+        result = replace(result, dead=result.dead + flight.refused)
         self._in_flight = None
         self._count_pending()
         self._stored_positions = flight.positions
@@ -248,6 +319,7 @@ class Sink(ABC, Generic[S]):
     async def _write(self, flight: Flight) -> WriteResult:
         def write() -> tuple[WriteResult, float]:
             began = time.monotonic()
+            self._keep(flight.letters)
             result = self._write_once(flight.items, flight.positions)
             return result, time.monotonic() - began
 
@@ -255,6 +327,15 @@ class Sink(ABC, Generic[S]):
         self._telemetry.observe("flush_s", took_s, store=self.worker.label)
         self._telemetry.set("last_flush_ms", took_s * 1e3, store=self.worker.label)
         return result
+
+    def _keep(self, letters: list[Letters]) -> None:
+        """They are on the disk before the position goes past them; after a crash they may be there twice."""
+        by_table: dict[str, list[pl.DataFrame]] = {}
+        for one in letters:
+            by_table.setdefault(one.table, []).append(one.refused)
+        for table, refused in by_table.items():
+            self._dead_letters.keep(self._store.name, table, pl.concat(refused))
+        letters.clear()
 
     def _count_pending(self) -> None:
         in_flight = 0 if self._in_flight is None else sum(rows.height for _, rows in self._in_flight.items)
@@ -290,6 +371,10 @@ class Sink(ABC, Generic[S]):
     def _select(self, upstream: str, rows: pl.DataFrame) -> pl.DataFrame:
         """The rows of a batch that are wanted."""
         return self._selections[upstream].filter(rows)
+
+    @abstractmethod
+    def _as_letters(self, upstream: str, refused: pl.DataFrame) -> pl.DataFrame:
+        """Rows of a batch in the columns of their table."""
 
     @abstractmethod
     def _observe(self, upstream: str, rows: pl.DataFrame) -> None:

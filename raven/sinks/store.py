@@ -17,6 +17,18 @@ from raven.batches.batch import Cursor
 from raven.batches.schema import TIB_SCHEMA, TIME_BAR_SCHEMA
 from raven.errors import StoreError
 
+
+class Report(Protocol):
+    """Told how far a call is that takes long: what it does, in words that stay the same, and numbers beside them."""
+
+    def __call__(self, doing: str, /, **numbers: int) -> None:
+        """May be called from any thread."""
+
+
+def unheard(doing: str, /, **numbers: int) -> None:
+    """Nobody listens."""
+
+
 Rows: TypeAlias = pl.DataFrame | pa.RecordBatch
 BarKind = Literal["time_bars", "tick_imbalance_bars"]
 
@@ -96,10 +108,16 @@ class WriteResult:
 
 
 class Store(Protocol):
-    """What stores of trades and of bars share. `name` is the backend's, `table` where the rows are."""
+    """What stores of trades and of bars share.
+
+    `name` is the backend's, `table` where the rows are. `report` is whoever wants to be told of calls that take long.
+    `unreadable`: why what is written cannot be read back with these settings, as `open` found; empty: it can.
+    """
 
     name: str
     table: str
+    report: Report
+    unreadable: str
 
     @property
     def cut(self) -> tuple[str, ...]:
@@ -125,19 +143,15 @@ class Store(Protocol):
         Raises StoreUnavailableError when it should be tried again.
         """
 
-    def close(self) -> None:
-        """Let go of the table. Closing twice does no harm."""
-
-
-class Database(Store, Protocol):
-    """A store that can refuse a single row for what it holds."""
-
     def resend(self, rows: pl.DataFrame) -> Sequence[Refusal]:
         """Write rows that were dead letters, in the columns of their table; those still refused are returned.
 
-        It heeds no last id, moves no position and needs no `open`: a service may hold the store meanwhile.
-        Raises StoreUnavailableError when it cannot be done now.
+        It heeds no last id, moves no position and needs no `open`. A database may be held by a service meanwhile.
+        Raises StoreError when it cannot be done now.
         """
+
+    def close(self) -> None:
+        """Let go of the table. Closing twice does no harm."""
 
 
 class TradeStore(Store, Protocol):

@@ -12,8 +12,9 @@ from raven.files import write_atomically
 from raven.settings import DeltaSettings, InfluxSettings, Settings, StoreName, TimescaleSettings
 from raven.sinks.dead_letters import FOLDER, DeadLetters
 from raven.sinks.delta import DeltaBarStore, DeltaTradeStore
+from raven.sinks.encode import TRADES
 from raven.sinks.sink import FlushLimits
-from raven.sinks.store import BAR_SCHEMAS, BarKind, BarStore, Database, TradeStore
+from raven.sinks.store import BAR_SCHEMAS, BarKind, BarStore, Store, TradeStore
 
 if TYPE_CHECKING:
     from raven.sinks.influx import InfluxTradeStore
@@ -53,7 +54,7 @@ def delta_root(settings: Settings) -> Path:
 
 
 def dead_letters(folder: Path) -> DeadLetters:
-    """Where the rows lie that the databases refused of the service in `folder`."""
+    """Where the rows lie that were refused of the service in `folder`."""
     return DeadLetters(folder / FOLDER)
 
 
@@ -76,17 +77,17 @@ def bar_store(name: StoreName, kind: BarKind, settings: Settings, folder: Path) 
     return DeltaBarStore(delta_root(settings), kind) if name == "delta" else _timescale(settings, kind, folder)
 
 
-def database(name: str, table: str, settings: Settings, folder: Path) -> Database:
-    """The database called `name` as the service in `folder` writes to its `table`; not open yet.
+def store_of(name: str, table: str, settings: Settings, folder: Path) -> Store:
+    """The store called `name` as the service in `folder` writes to its `table`; not open yet.
 
-    Raises SettingsError when it is not configured, or is none.
+    Raises SettingsError when it is not configured, or there is none.
     """
-    if name == "influx":
-        return _influx(settings, folder)
     for kind in BAR_SCHEMAS:
-        if (name, table) == ("timescale", kind):
-            return _timescale(settings, kind, folder)
-    raise SettingsError(f"there is no database {name} that takes {table}")
+        if table == kind and name in ("delta", "timescale"):
+            return bar_store(name, kind, settings, folder)  # type: ignore[arg-type]
+    if table == TRADES.name and name in ("delta", "influx"):
+        return trade_store(name, settings, folder)  # type: ignore[arg-type]
+    raise SettingsError(f"there is no store {name} that takes {table}")
 
 
 def _influx(settings: Settings, folder: Path) -> InfluxTradeStore:

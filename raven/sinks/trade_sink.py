@@ -9,6 +9,9 @@ import polars as pl
 from raven.batches.batch import Cursor
 from raven.rpc.consumer import Progress
 from raven.rpc.subscriptions import SubscriptionTable
+from raven.sinks.dead_letters import DeadLetters
+from raven.sinks.encode import trade_letters
+from raven.sinks.gates import TRADE_GATE
 from raven.sinks.sink import FlushLimits, Sink
 from raven.sinks.store import TradeFlush, TradeStore, WriteResult
 from raven.telemetry import Telemetry
@@ -23,18 +26,23 @@ class TradeSink(Sink[TradeStore]):
         limits: FlushLimits,
         *,
         venues: Mapping[str, str],
+        dead_letters: DeadLetters,
         facts: SubscriptionTable,
         telemetry: Telemetry,
         joined: Progress,
         left: Progress = lambda *_: None,
     ) -> None:
         super().__init__(
-            store, limits, upstreams=list(venues), facts=facts, telemetry=telemetry, joined=joined, left=left
-        )
+            store, limits, upstreams=list(venues), gate=TRADE_GATE, dead_letters=dead_letters, facts=facts,
+            telemetry=telemetry, joined=joined, left=left,
+        )  # fmt: skip
         self._venues = venues
 
     def _select(self, upstream: str, rows: pl.DataFrame) -> pl.DataFrame:
         return self._selections[upstream].filter(rows, self._venues[upstream])
+
+    def _as_letters(self, upstream: str, refused: pl.DataFrame) -> pl.DataFrame:
+        return trade_letters(self._venues[upstream], refused)
 
     def _observe(self, upstream: str, rows: pl.DataFrame) -> None:
         self.facts.observe(self._venues[upstream], rows, id_="trade_id", time="ts_event", price="price")

@@ -38,19 +38,21 @@ class StoreWorker(Generic[S]):
         self._error = ""
         self._error_since_us = 0
         self._asked_us = 0
+        self._doing = ""
         self.last_error = ""
         self.last_error_us = 0
         self.stored_rows = self.dead_rows = self.last_stored_us = 0
         self._telemetry = telemetry
         self._probe_s = probe_s
         self._thread = OneThread(self.label)
+        store.report = self._report
 
     @property
     def problem(self) -> str:
         """Why it cannot be written now; empty when it can."""
         waited_s = (now_us() - self._asked_us) / 1e6 if self._asked_us else 0.0
-        hangs = f"{self.label}: no answer for {waited_s:.0f} s"
-        return self._error or (hangs if waited_s > SLOW_S else "")
+        slow = f"{self.label}: {self._doing or f'no answer for {waited_s:.0f} s'}"
+        return self._error or (slow if waited_s > SLOW_S else "")
 
     @property
     def problem_since_us(self) -> int:
@@ -75,7 +77,7 @@ class StoreWorker(Generic[S]):
                 self._worked()
                 return result
             finally:
-                self._asked_us = 0
+                self._asked_us, self._doing = 0, ""
             await asyncio.sleep(pause_s)
 
     def count(self, result: WriteResult) -> None:
@@ -104,6 +106,12 @@ class StoreWorker(Generic[S]):
         closed = self._thread.submit(self.store.close)
         self._thread.stop()
         await asyncio.to_thread(wait, [closed], within_s)
+
+    def _report(self, doing: str, /, **numbers: int) -> None:
+        """The store tells, from a thread of its own, what takes it so long."""
+        self._telemetry.warning("rows_searched", f"{self.label}: {doing}", **numbers)
+        shown = ", ".join(f"{name.replace('_', ' ')}: {number:,}" for name, number in numbers.items())
+        self._doing = f"{doing} ({shown})"
 
     def _failed(self, error: RavenError) -> None:
         text = f"{self.label}: {error}"

@@ -27,6 +27,11 @@ class Event(NamedTuple):
 EVENTS: Final[Mapping[str, Event]] = {
     # the service
     "started": Event("info", "The service listens."),
+    "port_changed": Event("info", "Its port was changed in the settings: it took its folder along."),
+    "left_behind": Event(
+        "warning",
+        "Another folder of this service holds recordings or wishes, and no process uses it; its port differs.",
+    ),
     "restored": Event("info", "It collects again what it collected before the restart."),
     "stopped": Event("info", "It has ended as it was told to."),
     "no_token": Event("warning", "It listens to other machines without a token; what they may do is limited."),
@@ -80,16 +85,30 @@ EVENTS: Final[Mapping[str, Event]] = {
         "last one, and do not take them until the ids are beyond that.",
     ),
     "gap": Event("error", "Trades were not received: the ids between `after_id` and `before_id`."),
-    "dead_frames": Event("warning", "Messages could not be decoded; they are in the dead-letter file.", repeats=True),
+    "dead_frames": Event(
+        "warning",
+        "Messages could not be decoded, or trades cannot be true; they are in the dead-letter file.",
+        repeats=True,
+    ),
+    "unwanted": Event("warning", "The exchange sends trades of symbols that nobody asked for.", repeats=True),
     # a recording in the place of the exchange
     "replayed": Event("info", "A recording was replayed to its end."),
     "recording_hole": Event("error", "Batches of a recording were dropped by its journal while it was replayed."),
+    "left_out": Event("warning", "Rows of recorded files are not replayed: repeats, conflicts or bad ones."),
     # upstreams
     "upstream_connected": Event("info", "Following another service.", ends=("upstream_lost",)),
     "upstream_lost": Event(
         "warning", "Another service cannot be reached or refuses; it is tried again, and nothing is lost.", repeats=True
     ),
     "journal_changed": Event("warning", "The upstream has a new journal; it is read from its beginning, by trade ids."),
+    "rows_unfit": Event(
+        "error", "Rows of an upstream's journal break a rule, and are left out of the bars.", repeats=True
+    ),
+    "batch_unfit": Event(
+        "error",
+        "A batch of an upstream's journal cannot be read or is of another kind. Sinks keep it in the dead letters.",
+        repeats=True,
+    ),
     "symbol_refused": Event("error", "An upstream refuses a symbol that is wanted here.", repeats=True),
     # bars
     "tib_parameters": Event("warning", "Parameters of tick imbalance bars under which bars of two trades may appear."),
@@ -105,7 +124,17 @@ EVENTS: Final[Mapping[str, Event]] = {
         repeats=True,
     ),
     "store_back": Event("info", "The store is being written again.", ends=("store_unavailable", "store_refused")),
-    "rows_refused": Event("error", "A store refused rows for what they hold; they lie in the dead letters."),
+    "rows_refused": Event(
+        "error", "Rows were refused for what they hold, by a store or before it; they lie in the dead letters."
+    ),
+    "store_unreadable": Event(
+        "warning", "The store takes rows, but what it holds cannot be read back with these settings.", repeats=True
+    ),
+    "rows_searched": Event(
+        "warning",
+        "Which rows of a flush a store refuses is being looked for; it takes long, and what is settled is saved.",
+        repeats=True,
+    ),
     "rows_too_old": Event("warning", "Rows are older than what a store keeps; it does not take them.", repeats=True),
     "not_flushed": Event("warning", "The store was down when the service ended; the journal keeps what is left."),
     "torn_commit": Event("warning", "A commit that a crash had torn was set aside; its rows are written again."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -12,9 +13,13 @@ from typing import Final
 
 import msgspec
 
-_CONTROL: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
+CONTROL: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
     ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t", 0x2028: "\\u2028", 0x2029: "\\u2029",
 }  # fmt: skip
+"""What would move a cursor, break a line or colour a terminal, and how it is shown instead."""
+
+_WHOLE: Final = r"(?<![\w.:/-]){}(?![\w:/-]|\.\w)"
+"""Finds a word or number by itself, not as a part of an address or of another number."""
 
 
 def set_up_logging(level: str) -> None:
@@ -49,12 +54,36 @@ class TextFormatter(logging.Formatter):
     """Time (UTC), level and message, for people; what others wrote cannot break the line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as one line of text, with the event's fields behind; a traceback follows it."""
+        """The record as one sentence, with those fields in brackets that it does not tell; a traceback follows it."""
         time = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
-        fields = "".join(f" {name}={plain(value)}" for name, value in getattr(record, "raven_fields", {}).items())
-        name = record.name.removeprefix("raven.")
-        text = f"{time} {record.levelname.lower():<7} {name}: {record.getMessage()}{fields}".translate(_CONTROL)
+        name, message = record.name.removeprefix("raven."), record.getMessage()
+        fields = in_words(getattr(record, "raven_fields", {}), message)
+        text = f"{time} {record.levelname.lower():<7} {name}: {message}{fields}".translate(CONTROL)
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+def in_words(fields: Mapping[str, object], message: str) -> str:
+    """What the fields add to a message, in brackets; empty when it says all of it."""
+    told = ((name.replace("_", " "), words(plain(value))) for name, value in fields.items())
+    said = message.replace(",", "")
+    new = [f"{name} {text}" for name, text in told if not re.search(_WHOLE.format(re.escape(text)), said)]
+    return f" ({'; '.join(new)})" if new else ""
+
+
+def words(value: object) -> str:
+    """A plain value as one would say it: no brackets, quotes or underscores of a program."""
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return "yes" if value else "no"
+        case Mapping():
+            told = [f"{str(name).replace('_', ' ')} {words(item)}" for name, item in value.items() if item != ""]
+            return ", ".join(told) or "none"
+        case list():
+            return ", ".join(words(item) for item in value) or "none"
+        case _:
+            return str(value)
 
 
 def plain(value: object) -> object:

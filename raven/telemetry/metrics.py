@@ -52,10 +52,19 @@ METRICS: Final[Mapping[str, Metric]] = {
     "healed_rows": Metric("counter", "Trades that were missing and were fetched over REST."),
     "held_symbols": Metric("gauge", "Symbols that wait for missing trades; others are not disturbed."),
     "held_rows": Metric("gauge", "Rows of these symbols that go on once the missing ones came."),
-    "unwanted_rows": Metric("counter", "Rows of symbols that came after they were stopped, and were left out."),
+    "unwanted_rows": Metric(
+        "counter", "Rows left out: of symbols that were stopped just before, or that nobody asked for.", ("reason",)
+    ),
     "duplicate_rows": Metric("counter", "Rows dropped because their id was taken before; harmless."),
+    "refused_rows": Metric(
+        "counter", "Rows of an upstream's journal that break a rule, by which; sinks keep them in the dead letters, "
+        "aggregators leave them out.", ("upstream", "reason"),
+    ),
+    "refused_batches": Metric(
+        "counter", "Batches of an upstream's journal that cannot be read or are of another kind.", ("upstream",)
+    ),
     "late_rows": Metric("counter", "Trades older than their predecessor, counted into the bar of the predecessor."),
-    "dead_frames": Metric("counter", "Messages that could not be decoded, kept in the dead-letter file.", ("reason",)),
+    "dead_frames": Metric("counter", "Messages and trades that cannot be, kept in the dead-letter file.", ("reason",)),
     "ignored_frames": Metric("counter", "Well-formed messages of kinds that are not collected."),
     # handed on
     "published_batches": Metric("counter", "Batches written to the journal and published."),
@@ -83,7 +92,12 @@ METRICS: Final[Mapping[str, Metric]] = {
     ),
     "disk_free_bytes": Metric("gauge", "Free bytes of the disk that holds the service's data."),
     "disk_left_s": Metric(
-        "gauge", "Time until that disk is full, should it go on filling as in the last minutes; +Inf: it does not fill."
+        "gauge", "Time until that disk is full, should all that writes to it go on as in the last hour; +Inf: it does "
+        "not fill, or was not yet seen for ten minutes.",
+    ),
+    "data_bytes": Metric("gauge", "Bytes that the service's data take here: its folder and the tables it writes."),
+    "data_daily_growth_bytes": Metric(
+        "gauge", "Bytes by which these grow in a day, as in the last hour; left out before ten minutes were seen."
     ),
     # the service
     "refused_calls": Metric("counter", "Calls and connections refused to others, by why.", ("reason",)),

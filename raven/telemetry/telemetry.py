@@ -12,7 +12,6 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from importlib.metadata import version
 from typing import Final, TypeAlias
 
 from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, disable_created_metrics
@@ -24,6 +23,7 @@ from raven.telemetry.events import EVENTS
 from raven.telemetry.metrics import BUCKETS_S, METRICS, exported
 from raven.telemetry.repeats import Repeats
 from raven.telemetry.serving import MetricsServer
+from raven.version import __version__
 
 Labels: TypeAlias = tuple[str, ...]
 Series: TypeAlias = Mapping[Labels, float]
@@ -40,7 +40,7 @@ class Telemetry(Collector):
 
     def __init__(self, service: str) -> None:
         self._log = logging.getLogger(f"raven.{service}")
-        self.version = version("raven-market-data")  # once: an upgrade takes the files away that tell it
+        self.version = __version__
         self._build = (service, self.version, platform.python_version())
         self._lock = threading.RLock()  # a finalizer may report in the midst of a report
         self._values: dict[str, dict[Labels, float]] = {

@@ -39,6 +39,7 @@ class Front:
     - `certificate`: what it shows; with one it speaks TLS.
     - `replies`: what is answered instead of the target, one request each.
     - `judge`: asked about each request after that; None passes it on.
+    - `route`: the path that is asked of the target for a path that came.
     - `passed`: called after the target has answered, before its answer goes back.
     """
 
@@ -46,6 +47,7 @@ class Front:
         self.requests: list[Request] = []
         self.replies: deque[Reply] = deque()
         self.judge: Callable[[Request], Reply | None] = lambda _: None
+        self.route: Callable[[str], str] = lambda path: path
         self.passed: Callable[[Request], None] = lambda _: None
         place = urlsplit(target)
         front = self
@@ -69,7 +71,7 @@ class Front:
                     return
                 there = http.client.HTTPConnection(place.hostname or "", place.port, timeout=30)
                 try:
-                    there.request(self.command, self.path, body, dict(self.headers))
+                    there.request(self.command, front.route(self.path), body, dict(self.headers))
                     answer = there.getresponse()
                     front.passed(request)
                     kept = {name: value for name, value in answer.getheaders() if name.startswith(("X-", "Content-T"))}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import polars as pl
 import pytest
@@ -123,19 +124,46 @@ def test_what_is_not_there_is_told(bucket: Bucket) -> None:
 
 def test_an_answer_broken_off_is_gone_on_with(stored: Path, bucket: Bucket) -> None:
     """CSV does not tell that a query ended early: the store asks whether anything is left."""
-    front = Front(bucket.url)
+    front, pages = Front(bucket.url), list[Reply]()
+    front.judge = lambda request: pages.pop() if pages and "price" in request.path else None
     try:
         rows = scan_trades(settings_of(bucket, url=front.url), venue=FUTURES)
         whole = bucket.query("SELECT * FROM trades WHERE venue = 'BINANCE_FUTURES'").head(40)
         names = ["venue", "symbol", "side", "price", "quantity", "trade_id", "origin", "ts_event_us", "ts_recv_us"]
         text = whole.select(name=pl.lit("trades"), tags=pl.lit(None, pl.String), time="time", **{n: n for n in names})
-        front.replies.append(Reply(200, text.write_csv(), {"Content-Type": "text/csv"}))
+        pages.append(Reply(200, text.write_csv(), {"Content-Type": "text/csv"}))
         assert_same(rows, scan_delta(stored, venue=FUTURES))
-        front.replies.append(Reply(200, "", {"Content-Type": "text/csv"}))
+        pages.append(Reply(200, "", {"Content-Type": "text/csv"}))
         with pytest.raises(StoreError, match="breaks off"):
             rows.collect()
-        front.replies.append(Reply(503, '{"error":"timeout"}'))
+        pages.append(Reply(503, '{"error":"timeout"}'))
         with pytest.raises(StoreError, match="timeout"):
             rows.collect()
+        assert not pages
     finally:
         front.close()
+
+
+def test_every_page_is_bounded_by_time_and_years_without_trades_cost_little(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scan, "PAGE_ROWS", 200)
+    year_us = 365 * 86_400_000_000
+    parts = [
+        some_trades("BTCUSDT", first, 500, start_us=1_500_000_000_000_000 + year * year_us)
+        for year, first in ((0, 0), (3, 1_000), (7, 2_000))
+    ]
+    store = make_store(settings_of(bucket), tmp_path)
+    store.open()
+    store.write(TradeFlush([(SPOT, part) for part in parts]))
+    store.close()
+    front = Front(bucket.url)
+    try:
+        found = scan_trades(settings_of(bucket, url=front.url)).collect()
+    finally:
+        front.close()
+    assert found["trade_id"].sort().to_list() == pl.concat(parts)["trade_id"].to_list()
+    asked = [dict(parse_qsl(urlsplit(one.path).query))["q"] for one in front.requests]
+    pages = [text for text in asked if not text.endswith("LIMIT 1")]
+    assert all("time >= " in text and "time < " in text for text in pages)
+    assert len(asked) < 100

@@ -234,7 +234,9 @@ def test_writes_are_answered_as_told(own_influx):
     server.answer_writes(429, retry_after_s=7)
     for _ in range(3):
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
-        connection.request("POST", f"/api/v2/write?bucket={made.name}", b"", {"Authorization": f"Token {made.token}"})
+        connection.request(
+            "POST", f"/api/v2/write?bucket={made.name}&org={made.org}", b"", {"Authorization": f"Token {made.token}"}
+        )
         response = connection.getresponse()
         assert (response.status, response.headers["Retry-After"]) == (HTTPStatus.TOO_MANY_REQUESTS, "7")
         connection.close()
@@ -321,7 +323,8 @@ def test_a_proxy_passes_hangs_cuts_loses_answers_and_refuses(influx, bucket, own
             first_byte()
     proxy.mode = "mute"
     with connect() as client:
-        client.sendall(b"POST /api/v2/write?bucket=%b HTTP/1.1\r\n" % bucket.name.encode())
+        target = f"/api/v2/write?bucket={bucket.name}&org={bucket.org}"
+        client.sendall(f"POST {target} HTTP/1.1\r\n".encode())
         client.sendall(b"Host: localhost\r\nAuthorization: Token %b\r\n" % bucket.token.encode())
         client.sendall(b"Content-Length: %d\r\n\r\n%b" % (len(POINT), POINT.encode()))
         wait_until(lambda: bucket.query('SELECT trade_id FROM "trades"').height == 1, "the point is written")

@@ -17,7 +17,7 @@ from raven.sinks.refusals import MOST_IN_A_ROW
 from raven.sinks.store import BAR_SCHEMAS, BarFlush, Refusal, StoreRefusedError, StoreUnavailableError, WriteResult
 from raven.sinks.timescale import TimescaleBarStore
 from raven.sinks.timescale.schema import init_db
-from tests.databases.bars import read, store_on, stored
+from tests.databases.bars import made, read, store_on, stored
 from tests.unit.store_compliance import SPOT, some_bars
 
 FLOATS = [
@@ -283,3 +283,21 @@ def test_a_store_knows_its_rows_after_a_look_at_the_catalogue(server, url, tmp_p
     assert store.rows() == 3_005
     store.close()
     assert SPOT in set(stored(url, kind)["venue"])
+
+
+def test_what_a_write_may_decompress_is_not_limited_in_its_own_session(postgres, plain_postgres, tmp_path):
+    setting = "timescaledb.max_tuples_decompressed_per_dml_transaction"
+    for name, server in (("timescaledb", postgres), ("plain", plain_postgres)):
+        (tmp_path / name).mkdir()
+        url = made(server, tmp_path / name)
+        store = store_on(url, tmp_path / name)
+        store.open()
+        try:
+            asked = f"SELECT current_setting('{setting}', true) AS value"
+            (found,) = store._session.run(asked).column("value").to_pylist()
+            (usual,) = read(url, asked)["value"]
+            assert (found, usual) == (("0", "100000") if name == "timescaledb" else (None, None))
+            assert store.write(BarFlush([some_bars("time_bars", range(3))])).rows == 3
+        finally:
+            store.close()
+            server.drop_database(url)

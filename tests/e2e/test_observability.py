@@ -160,7 +160,7 @@ def test_on_a_terminal_the_log_is_text(tmp_path: Path) -> None:
     assert process.wait(30) == 0
     first, last = screen.decode().splitlines()
     assert re.match(
-        r"\d\d:\d\d:\d\d\.\d{3} info    raven_timebar: raven_timebar listens on 127\.0\.0\.1:\d+ data=", first
+        r"\d\d:\d\d:\d\d\.\d{3} info    raven_timebar: raven_timebar listens on 127\.0\.0\.1:\d+ \(data /", first
     )
     assert re.match(r"\d\d:\d\d:\d\d\.\d{3} info    raven_timebar: raven_timebar stopped$", last)
 

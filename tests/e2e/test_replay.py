@@ -135,7 +135,7 @@ def test_a_replayed_archive_day_is_the_live_day_bit_for_bit(tmp_path: Path, live
 def test_a_replayed_market_of_two_symbols_killed_in_the_middle(tmp_path: Path, live_market: Day) -> None:
     total = live_market.tables["trades"].height
     with cluster(tmp_path, data="replay", RAVEN__TIMEBAR__SECONDS="[1, 60]") as run:
-        run.replay(str(live_market.journal), "--speed", "2")
+        run.replay(str(live_market.journal), "--speed", "0.5")
         run.start(*CONSUMERS)
         collect(run, MARKET[1:])
         wait_until(lambda: run.counter("binance_spot", "rows") >= total // 3, 60, "a third is replayed")

@@ -117,15 +117,44 @@ def test_a_killed_service_starts_again_and_none_survives_a_killed_supervisor(tmp
         supervisor.kill()
         supervisor.wait()
         wait_until(lambda: nothing_listens(run), 30, "every service has ended with the supervisor")
-        # what was collected before goes on, and an orderly end is a success
+        # what was collected before goes on, also at another port, and an orderly end is a success
+        before = run.ports["raven_timebar"]
+        run.ports["raven_timebar"] = moved = run.ports["binance_spot"] + 7
+        run.environment["RAVEN__SERVER__PORT_TIMEBAR_MINUTES"] = str(moved)
         second = start_up(run, *simulated, *services)
+        says(
+            run,
+            f"The port of raven_timebar was changed: its folder raven_timebar-{before} is raven_timebar-{moved} now",
+        )
         again = says(run, "Going on with what was collected before: BTCUSDT of BINANCE_SPOT, SOLUSDT of BINANCE_SPOT")
         says_after(run, again, "raven_timebar is ok")
+        says_after(run, again, "2 symbols, 2 streaming")
+        wanted_by = {
+            entry["symbol"]: entry["wanted_by"] for entry in run.ctl("list", "--service", "spot")["binance_spot"]
+        }
+        assert wanted_by == {symbol: [f"raven_timebar-{before}"] for symbol in ("BTCUSDT", "SOLUSDT")}
+        third = [sys.executable, "-m", "raven.cli.raven", "up", *simulated, *services]
+        done = subprocess.run(third, env=run.environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        running = "binance_spot, raven_timebar, bar_persistence"
+        assert done.stderr == f"raven: Raven is running already: {running} (`ravenctl status` shows it)\n"
         assert run.terminate("up") == 0, run.log("up")
         assert second.returncode == 0
         assert run.log("up").rstrip().endswith("Stopped.")
         assert nothing_listens(run)
         assert (run.data / "simulated" / "logs" / "raven_timebar.log").exists()
+        # what is named is collected alone
+        start_up(run, *simulated, *services, "--symbols", "SOLUSDT")
+        alone = says(run, "What was collected before is stopped: BTCUSDT of BINANCE_SPOT")
+        says_after(run, alone, "raven up --symbols SOLUSDT,BTCUSDT")
+        wait_until(
+            lambda: re.search(r"SIMULATED 1 symbols?, 1 streaming", run.log("up").partition(alone)[2]),
+            60,
+            "BTCUSDT ends",
+        )
+        for name in ("binance_spot", "raven_timebar", "bar_persistence"):
+            assert [entry["symbol"] for entry in run.ctl("list", "--service", name)[name]] == ["SOLUSDT"]
+        assert run.terminate("up") == 0, run.log("up")
 
 
 def test_a_service_whose_port_is_taken_meanwhile_is_reported_and_the_others_go_on(tmp_path: Path) -> None:

@@ -104,6 +104,10 @@ USES = {
     "no command": wrong(CTL, says="Usage: .*Commands", code=USAGE_ERROR),
     "unknown command": wrong(CTL, "stat", says="No such command 'stat'", code=USAGE_ERROR),
     "no symbol": wrong(CTL, "start", "--service", "ticks", says="Missing option '--symbol'", code=USAGE_ERROR),
+    "no service": wrong(
+        CTL, "start", "-s", "BTCUSDT", says="--service.: it is missing: name one of binance_spot, .*bar_persistence", code=USAGE_ERROR
+    ),
+    "two ways of status": wrong(CTL, "status", "--watch", "--json", says="ravenctl: --watch shows tables, not JSON"),
     "unknown service": wrong(
         CTL, "start", "--service", "timbar", "-s", "BTCUSDT", says=r"ravenctl: there is no service timbar \(did you mean timebar"
     ),
@@ -116,10 +120,25 @@ USES = {
     "service down": wrong(
         CTL, "start", "--service", "tibs", "-s", "BTCUSDT", says="raven_tibs: no service answers at 127.0.0.1:.*running"
     ),
+    "store down": wrong(
+        CTL, "start", "--service", "bars", "-s", "BTCUSDT", "--wait", "1", says="bar_persistence: timescale/time_bars: .*; the journals keep the rows until it can be written", code=3
+    ),
     "service elsewhere down": wrong(
         CTL, "status", "--service", "tibs", "--host", "127.0.0.1:1", says="not running"
     ),
-    "host that is none": wrong(CTL, "list", "--host", "nonsense", says="no service answers at nonsense:"),
+    "host that is none": wrong(CTL, "list", "--host", "nonsense", says=r"^ravenctl: there is no host nonsense \(check --host.*\)$"),
+    "host that is none, of one service": wrong(
+        CTL, "start", "--service", "ticks", "-s", "BTCUSDT", "--host", "nonsense", says="ravenctl: there is no host nonsense"
+    ),
+    "host that is none, of the settings": wrong(
+        CTL, "status", "--service", "ticks", says="tick_persistence: there is no host nonsense", RAVEN__UPSTREAM__TICK_PERSISTENCE="nonsense",
+    ),
+    "no data folder": wrong(
+        SPOT, says=r"binance_spot: setting data: it is empty: name a folder .*\(in RAVEN__DATA\)", RAVEN__DATA=""
+    ),
+    "a home that is none": wrong(
+        SPOT, says=r"binance_spot: setting data: ~nobody-here/data is in no user's home", RAVEN__DATA="~nobody-here/data"
+    ),
     "address that is none": wrong(
         CTL, "list", "--service", "tibs", "--host", "a:b", says="ravenctl: a:b is not an address"
     ),
@@ -145,12 +164,13 @@ USES = {
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, subprocess.CompletedProcess[str]]]:
-    """Every use, run beside a simulated exchange, a source and a sink."""
+    """Every use, run beside a simulated exchange, a source, a sink, and a sink whose database is down."""
     folder = tmp_path_factory.mktemp("wrong")
     files = make_files(folder / "files")
-    with cluster(folder / "cluster", RAVEN__SECURITY__TOKEN="right") as run:
+    database = "postgresql://raven:raven@127.0.0.1:1/raven"  # nothing listens there
+    with cluster(folder / "cluster", RAVEN__SECURITY__TOKEN="right", RAVEN__TIMESCALE__URL=database) as run:
         run.simulate("--symbol", "BTCUSDT", "--symbol", "ETHUSDT")
-        run.start("binance_spot", "tick_persistence")
+        run.start("binance_spot", "tick_persistence", "bar_persistence")
         with ThreadPoolExecutor(max_workers=3) as pool:
             done = pool.map(lambda use: attempt(run, folder, files, *use), USES.items())
             yield dict(zip(USES, done, strict=True))

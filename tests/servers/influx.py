@@ -64,6 +64,11 @@ class Bucket:
         """See AnyInflux.query."""
         return self._server.query(influxql, self.name)
 
+    def clear(self) -> None:
+        """Make it anew, without points and what was known of their fields; InfluxDB 2 drops no measurement."""
+        self._server.delete_bucket(self.name)
+        self._server.create_bucket(self.name)
+
     def write(self, lines: str, **headers: str) -> tuple[int, str]:
         """Write lines of ns precision: the status and what the server says."""
         return self._server.write(self.name, lines.encode(), **headers)
@@ -145,7 +150,8 @@ class AnyInflux(ABC):
         """
         path = f"/query?{urlencode({'db': bucket, 'q': influxql, 'epoch': 'ns'})}"
         status, text = self.request("POST", path, b"", {})
-        result = json.loads(text)["results"][0] if status == http.HTTPStatus.OK else {"error": text}
+        results = json.loads(text).get("results") if status == http.HTTPStatus.OK else None
+        result = results[0] if results else {"error": text}  # of what it does not know, InfluxDB 2 says nothing: {}
         if "error" in result:
             raise RuntimeError(f"{influxql}: {result['error']}")
         rows = [

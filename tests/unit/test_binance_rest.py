@@ -18,6 +18,7 @@ from raven.settings import BinanceFuturesSettings, BinanceSpotSettings
 from raven.sources.binance import limits
 from raven.sources.binance import rest as transport
 from raven.sources.binance.epochs import newest_trade_id
+from raven.sources.binance.failures import Kind, classify_status
 from raven.sources.binance.protocol import FUTURES, SPOT, VenueProtocol
 from raven.sources.binance.rest import BinanceRest
 from raven.sources.binance.symbols import SymbolList
@@ -226,3 +227,74 @@ async def test_a_cancelled_request_lets_the_others_through(caplog: pytest.LogCap
         waiting[0].cancel()
         assert await asyncio.wait_for(waiting[2], 10) == b"[]"
         await asyncio.gather(*waiting, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("status", "retry_after", "pause_s"),
+    [
+        (429, "3", 3), (429, "0.5", 0.5), (429, "300", 300), (418, "259200", 259_200), (429, None, 60), (418, "", 60),
+        (429, "301", 60), (429, "99999999999", 60), (418, "99999999999", 60), (418, "9" * 5_000, 60),
+        (429, "-1", 60), (429, "nan", 60), (429, "٣", 60), (429, "Wed, 21 Oct 2026 07:28:00 GMT", 60),
+    ],
+)  # fmt: skip
+def test_a_pause_longer_than_there_is_says_nothing(status: int, retry_after: str | None, pause_s: float) -> None:
+    failure = classify_status(status, retry_after=retry_after)
+    assert (failure.kind, failure.retry_after_s) == (Kind.LIMITED, pause_s)
+
+
+async def test_after_a_refusal_requests_go_one_at_a_time_until_answers_are_good_again() -> None:
+    under_way: list[int] = [0]
+    seen: list[int] = []  # how many were under way when each came
+
+    def answer(number: int) -> Any:
+        async def reply(_: web.Request) -> web.StreamResponse:
+            under_way[0] += 1
+            seen.append(under_way[0])
+            try:
+                await asyncio.sleep(0.05)
+                return ok() if number > 4 else web.Response(status=429, headers={"Retry-After": "1"})
+            finally:
+                under_way[0] -= 1
+
+        return reply
+
+    telemetry = Telemetry("test")
+    async with serving(answer) as server, resting(server.url, telemetry=telemetry) as rest:
+        asking = asyncio.gather(*(rest.get(f"/{number}", weight=1) for number in range(24)))
+        while not rest.refusal:
+            await asyncio.sleep(0.005)
+        assert rest.refusal in (
+            "answers 429; no request is sent for 1 s more", "answers 429; no request is sent for 0 s more",
+        )  # fmt: skip
+        assert await asyncio.wait_for(asking, 30) == [b"[]"] * 24
+        assert rest.refusal == ""
+    times = [when for when, _ in server.requests]
+    assert len(times) == 24 + 4, "no other was refused"
+    assert times[4] - times[3] > 0.9
+    assert max(seen[:4]) == 4 == max(seen[8:]), "as many as before, in the end"
+    assert (seen[4], max(seen[5:7])) == (1, 2), "one, then one more with each answer"
+
+
+def test_room_after_a_refusal_grows_with_answers_to_what_was_sent_after_it() -> None:
+    room = limits.Room(3)
+    before = [room.enter() for _ in range(3)]
+    assert room.is_full
+    room.refused()
+    room.leave()
+    room.answered(before[0])
+    room.refused()  # a second one that was under way adds nothing
+    room.leave()
+    room.leave()
+    assert not room.is_full
+    probe = room.enter()
+    assert room.is_full
+    room.leave()
+    room.answered(probe)
+    assert [room.is_full for _ in range(3) if room.enter() is not None] == [False, True, True]
+
+
+@pytest.mark.parametrize("body", ['{"serverTime":1e400}', f'{{"serverTime":{"9" * 400}}}', "[1]", "\xff", '{"a":1}'])
+async def test_a_clock_that_is_none_is_an_error_of_the_exchange(body: str) -> None:
+    async with serving(lambda _: ok(body, X_MBX_USED_WEIGHT_1M="9" * 5_000)) as server, resting(server.url) as rest:
+        with pytest.raises(ExchangeError, match="answered something else"):
+            await rest.server_time_ms()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,18 +28,6 @@ SPOT, FUTURES = "BINANCE_SPOT", "BINANCE_FUTURES"
 SPOT_LINE = b"1,4102.41,0.02,82.0482,1554076802000,True,True\n"
 USDM_LINE = b"1,4102.41,0.02,82.0482,1554076802000,true\n"
 COLLECTED = b"timestamp,price,quantity,side,tradeId\n1750507467356,83.29,0.107,buy,293517768\n"
-
-
-@pytest.fixture(scope="module")
-def cases() -> Path:
-    """The folder of small inputs beside the project; missing it is a failure in CI, a skip elsewhere."""
-    folder = Path(__file__).resolve().parents[3] / "shared" / "cases"
-    if not (folder / "README.md").exists():
-        message = f"small inputs not found in {folder}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    return folder
 
 
 @pytest.fixture
@@ -73,8 +60,8 @@ def capture(*frames):
 @pytest.mark.parametrize(
     "case", ["cm_capture/btcusd_perp_20240808.txt", "cm_noheader/BTCUSD_PERP-trades-2021-01-01.csv"]
 )
-def test_coin_m_is_refused_whatever_the_caller_says(cases, tmp_path, case):
-    path = cases / case
+def test_coin_m_is_refused_whatever_the_caller_says(shared_cases, tmp_path, case):
+    path = shared_cases / case
     for options in ({}, {"venue": FUTURES}, {"venue": SPOT, "symbol": "BTCUSDT"}):
         with pytest.raises(
             InputError, match=r"of COIN-M futures by its \w+, whose quantities are contracts"
@@ -88,8 +75,8 @@ def test_coin_m_is_refused_whatever_the_caller_says(cases, tmp_path, case):
     assert not (tmp_path / "journal").exists()
 
 
-def test_contracts_are_told_by_their_figures_too(cases, write):
-    lines = (cases / "cm_noheader/BTCUSD_PERP-trades-2021-01-01.csv").read_bytes()
+def test_contracts_are_told_by_their_figures_too(shared_cases, write):
+    lines = (shared_cases / "cm_noheader/BTCUSD_PERP-trades-2021-01-01.csv").read_bytes()
     with pytest.raises(InputError, match="of COIN-M futures by its columns"):
         read_trades(write("BTCUSDT-trades-2021-01-01.csv", lines), venue=FUTURES)
     ten_a_contract = b"1,2.5,4,16.0,1609459200000,true\n"
@@ -130,16 +117,15 @@ def test_delivery_futures_are_told_apart_by_their_quote(write):
         read_trades(write("some.csv", agg), symbol="btcusd_perp")
 
 
-def test_a_mixed_stream_loses_the_frames_of_the_other_market_alone(cases, tmp_path):
-    path = cases / "st2/btcusdt_futures_20260808.txt"
+def test_a_mixed_stream_loses_the_frames_of_the_other_market_alone(shared_cases, tmp_path):
+    path = shared_cases / "st2/btcusdt_futures_20260808.txt"
     assert infer_venue(path) == FUTURES
     with pytest.warns(RecordingWarning, match="1 row skipped: 1 other_market"):
         read = read_trades(path)
     assert read["symbol"].unique().to_list() == ["BTCUSDT"]
     assert read["trade_id"].to_list() == [3404749954, 3404749955, 3404749957]
-    with pytest.warns(RecordingWarning, match="other_market"):
-        report = import_files([path], into=tmp_path / "journal", data=tmp_path)
-    assert (report.rows, report.symbols) == (3, ["BTCUSDT"])
+    report = import_files([path], into=tmp_path / "journal", data=tmp_path)
+    assert (report.rows, report.symbols, report.skipped) == (3, ["BTCUSDT"], {"other_market": 1})
 
 
 def test_frames_of_another_market_are_dead_with_their_reason():
@@ -221,8 +207,8 @@ def test_headers_and_folders_of_other_exchanges(write, shared_data):
 # the venue
 
 
-def test_a_partition_folder_tells_the_venue(cases, tmp_path):
-    path = next((cases / "part").rglob("*.parquet"))
+def test_a_partition_folder_tells_the_venue(shared_cases, tmp_path):
+    path = next((shared_cases / "part").rglob("*.parquet"))
     assert infer_venue(path) == FUTURES
     report = import_files([path], into=None, data=tmp_path)
     assert Path(report.journal).name == "imported-binance_futures"
@@ -303,10 +289,11 @@ def test_a_column_venue_has_the_word(tmp_path):
     assert read_trades(path, venue=SPOT).equals(rows)
     with pytest.raises(InputError, match="BINANCE_SPOT by its column venue, not BINANCE_FUTURES"):
         read_trades(path, venue=FUTURES)
-    pl.concat([spot, futures]).write_parquet(path, row_group_size=4)  # one venue a row group
-    with pytest.raises(InputError, match="holds trades of BINANCE_FUTURES and BINANCE_SPOT"):
-        read_trades(path)
-    assert read_trades(path, venue=SPOT).equals(rows)
+    for options in ({"row_group_size": 4}, {}, {"statistics": False}):  # one venue a row group, or both in one
+        pl.concat([spot, futures]).write_parquet(path, **options)
+        with pytest.raises(InputError, match="holds trades of BINANCE_FUTURES and BINANCE_SPOT"):
+            read_trades(path)
+        assert read_trades(path, venue=SPOT).equals(rows)
     rows.with_columns(venue=pl.lit("KRAKEN")).write_parquet(path)
     with pytest.raises(InputError, match="of KRAKEN by its column venue"):
         read_trades(path)
@@ -315,8 +302,8 @@ def test_a_column_venue_has_the_word(tmp_path):
 # the symbol
 
 
-def test_symbols_of_names(cases):
-    paths = sorted((cases / "names").glob("*.csv"))
+def test_symbols_of_names(shared_cases):
+    paths = sorted((shared_cases / "names").glob("*.csv"))
     assert len(paths) == 3
     for path in paths:
         for options in ({}, {"symbol": "BTCUSDT"}, {"symbol": "btcusdt"}):
@@ -371,8 +358,8 @@ def test_a_callers_symbol_wins_over_a_guess_and_over_nothing_else(write, tmp_pat
 # JSON lists
 
 
-def test_a_list_of_frames_is_judged_by_their_events(cases, write):
-    path = cases / "wslist/BTCUSDT_ticks.json"
+def test_a_list_of_frames_is_judged_by_their_events(shared_cases, write):
+    path = shared_cases / "wslist/BTCUSDT_ticks.json"
     assert sniff(path) is RecordingKind.CAPTURE_LIST
     assert infer_venue(path) == SPOT
     read = read_trades(path)
@@ -392,9 +379,9 @@ def test_a_list_of_frames_is_judged_by_their_events(cases, write):
         read_trades(write("broken.json", json.dumps(entries).encode()))
 
 
-def test_other_lists_are_refused_by_what_they_are(cases, write):
+def test_other_lists_are_refused_by_what_they_are(shared_cases, write):
     with pytest.raises(InputError, match="freqtrade's trades") as refused:
-        read_trades(cases / "freqtrade/XRP_ETH-trades.json")
+        read_trades(shared_cases / "freqtrade/XRP_ETH-trades.json")
     assert "klines" not in str(refused.value)
     contracts = [
         b'[{"id":1,"price":"1","qty":"1","baseQty":"1","time":1672531200000,"isBuyerMaker":true}]',
@@ -552,3 +539,28 @@ def test_a_table_without_a_known_stream(tmp_path):
         writer.write_table(table)
     with pytest.raises(InputError, match="columns missing: ts_event, price, quantity, side"):
         read_trades(tmp_path / "a.arrow")
+
+
+def test_the_commands_ask_in_options(shared_cases, write, tmp_path, monkeypatch, capsys):
+    from raven.cli.raven import main
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["raven", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code, capsys.readouterr().err
+
+    monkeypatch.setenv("RAVEN__DATA", str(tmp_path / "data"))
+    path = write("LTCUSDT_2025.csv", COLLECTED)
+    for command in ("import", "replay"):
+        code, said = run(command, path)
+        assert (code, "pass --venue spot or --venue futures" in said) == (1, True)
+        code, said = run(command, shared_cases / "cm_capture/btcusd_perp_20240808.txt", "--venue", "futures")
+        assert (code, "of COIN-M futures by its trades" in said) == (1, True)
+    code, said = run("import", f"{tmp_path}/LTC*.csv", "--venue", "spot", "--into", tmp_path / "journal")
+    assert (code, said) == (0, "")
+    assert read_trades(tmp_path / "journal")["symbol"].to_list() == ["LTCUSDT"]
+    with pytest.raises(InputError, match="COIN-M"):  # a command leaves no trace in the language of Python
+        read_trades(shared_cases / "cm_noheader/BTCUSD_PERP-trades-2021-01-01.csv")
+    with pytest.raises(InputError, match="pass venue="):
+        infer_venue(path)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -160,9 +161,31 @@ async def test_a_symbol_refused_after_the_upstream_came_back_is_shown(tmp_path: 
         try:
             await until(lambda: control.list().subscriptions[0].state == control_pb2.SYMBOL_STATE_REFUSED)
             assert control.list().subscriptions[0].message == "BTCUSTD is not a symbol"
-            assert not control.status().healthy
+            assert control.status().problems == ["BTCUSTD of BINANCE_SPOT is refused: BTCUSTD is not a symbol"]
         finally:
             await again.stop()
+
+
+async def test_an_upstream_that_may_be_starting_too_is_no_problem_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with chain(tmp_path) as (hub, control, _, server):
+        await server.stop()
+        await control.start(control_pb2.StartRequest(symbols=["BTCUSDT"]))
+        await until(lambda: "no service answers" in control.status().links[0].error)
+        assert control.status().healthy
+        again = Server("127.0.0.1", server.port, SlowUpstream(hub), hub, access=Access())
+        await again.start()
+        await until(lambda: control.status().links[0].connected)
+        await again.stop()
+        # it was there: now it is missed at once
+        await until(lambda: not control.status().healthy)
+        assert "binance_spot: no service answers" in control.status().problems[0]
+    monkeypatch.setattr(follower_module, "START_S", 0.0)
+    async with chain(tmp_path / "later") as (_, control, _, server):
+        await server.stop()
+        await control.start(control_pb2.StartRequest(symbols=["BTCUSDT"]))
+        assert not control.status().healthy, "it had its time"
 
 
 async def test_stop_all_keeps_what_a_consumer_wants_unless_forced_and_forget_ends_its_wishes(tmp_path: Path) -> None:
@@ -346,3 +369,16 @@ async def test_more_symbols_than_a_request_may_have_are_asked_for_in_several(
         results = (await control.start(control_pb2.StartRequest(symbols=names))).results
         assert [result.symbol for result in results] == names
         assert asked == [40, 40, 20]
+
+
+@pytest.mark.parametrize("damaged", [b"no Arrow at all", b""])
+async def test_a_batch_that_cannot_be_read_stops_nobody(tmp_path: Path, damaged: bytes) -> None:
+    async with chain(tmp_path) as (hub, control, bars, _):
+        await publish(hub, range(6))
+        hub._tail[2] = replace(hub._tail[2], payload=damaged)
+        await control.start(control_pb2.StartRequest(symbols=["BTCUSDT"]))
+        await until(lambda: [entry.last_trade_id for entry in control.list().subscriptions] == [59])
+    rows = pl.concat([to_frame(decode(entry.payload)[0]) for entry in bars.read()])
+    last = rows.sort("revision").unique("open_time", keep="last")
+    assert last["total_ticks"].sum() + 10 >= 50 > last["total_ticks"].sum() - 10
+    assert last.filter(pl.col("first_trade_id") < 30, pl.col("last_trade_id") > 19)["complete"].any() is False

@@ -11,8 +11,9 @@ from typing import Any, Final
 import polars as pl
 import pytest
 
-from raven.batches.hold import GivenUp
+from raven.batches.released import GivenUp, Missing
 from raven.sources.binance import protocol as protocols
+from raven.sources.binance.heal import MOST_PAGES_AHEAD, pages
 from raven.sources.binance.protocol import VenueProtocol
 from raven.sources.binance.source import BinanceSource
 from raven.sources.simulated import FUTURES, SPOT, RecordedMarket, SimulatedExchange
@@ -214,3 +215,49 @@ async def test_what_waits_is_published_when_its_session_ends(tmp_path: Path) -> 
     trades, metas = recorded(tmp_path)
     assert came <= newest == trades.filter(pl.col("symbol") == "ETHUSDT").get_column("trade_id").max()
     assert [gap.reason for meta in metas for gap in meta.gaps] == [GivenUp.STOPPED]
+
+
+async def test_one_refusal_while_many_symbols_heal_brings_no_ban_and_costs_no_trade(tmp_path: Path) -> None:
+    """The exchange bans who goes on asking after a refusal: what was under way at that moment is all it meets."""
+    names = [f"S{number}USDT" for number in range(16)]
+    trades = pl.concat([made(symbol, 400, first_id=1_000) for symbol in names])
+    faults = [*(f"skip@0.4:3,{symbol}" for symbol in names), "429@0.3:1s"]
+    async with (
+        playing(RecordedMarket(trades, speed=1.0, rate=4_000.0), faults) as (exchange, url),
+        collecting(tmp_path, url, exchange.rest_url, hold_max_s=20) as source,
+    ):
+        source.want(dict.fromkeys(names))
+        await until(lambda: any(link.name == "rest" for link in source.links()))
+        (link,) = [link for link in source.links() if link.name == "rest"]
+        assert (link.connected, link.needed) == (False, True)
+        assert link.error.startswith("answers 429; no request is sent for")
+        await exchange.finished()
+        await until(lambda: source._hold.held == () and all(source.last_id(name) == 1_399 for name in names))
+        assert total(source, "healed_rows") >= 3 * len(names)
+        assert "rest" not in [link.name for link in source.links()]
+    found, metas = recorded(tmp_path)
+    assert not any(meta.gaps for meta in metas)
+    assert found.select("symbol", "trade_id").is_duplicated().sum() == 0
+    for name in names:
+        own = found.filter(pl.col("symbol") == name).get_column("trade_id")
+        assert own.to_list() == list(range(own[0], 1_400)), name
+
+
+async def test_pages_are_asked_for_as_far_as_the_exchange_has_come(tmp_path: Path) -> None:
+    """A long outage is fetched whole, and what lies beyond the newest trade is not asked for page by page."""
+    gap = Missing("BTCUSDT", 10, 10_000_000, 0)
+    assert [page.first_id for page in pages([gap], 1_000, {})] == [11]
+    assert [page.first_id for page in pages([gap], 1_000, {"BTCUSDT": 2_500})] == [11, 1_011, 2_011]
+    assert len(list(pages([gap], 1_000, {"BTCUSDT": 10**9}))) == MOST_PAGES_AHEAD
+    trades = made("BTCUSDT", 9_000, first_id=1)
+    async with (
+        playing(RecordedMarket(trades, speed=1.0, rate=3_000.0), ["skip@0.3:5000"]) as (exchange, url),
+        collecting(tmp_path, url, exchange.rest_url, hold_max_s=60) as source,
+    ):
+        begin(source, "BTCUSDT")
+        await exchange.finished()
+        await until(lambda: source._hold.last_ids.get("BTCUSDT") == 9_000)
+        assert total(source, "healed_rows") == 5_000
+        assert total(source, "rest_requests") < 40
+    check = recorded(tmp_path)[0].get_column("trade_id")
+    assert check.to_list() == list(range(check[0], 9_001))

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raven.batches.batch import Gap
-from raven.batches.hold import FAR_BACK_IDS, Fallen, GivenUp, Hold, Missing, Released
+from raven.batches.hold import FAR_BACK_IDS, Hold
+from raven.batches.released import Fallen, GivenUp, Missing, Released
 from raven.batches.schema import ORIGIN_LIVE, ORIGIN_REST, TRADE_DTYPES
 from tests.unit.strategies import SYMBOLS
 

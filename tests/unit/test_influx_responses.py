@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from raven.sinks.influx.responses import Action, Answer, classify
+from tests.unit.influx_answers import PARTLY, RETENTION
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -94,3 +95,28 @@ def test_a_full_disk_says_what_to_do() -> None:
 
 def test_a_long_reason_is_cut() -> None:
     assert len(classify(of(400, "x" * 100_000)).reason) < 600
+
+
+@pytest.mark.parametrize("version", list(RETENTION))
+@pytest.mark.parametrize("dropped", [1, 10, 1_000, 123_456])
+def test_the_count_is_read_however_long_the_message_is(version: str, dropped: int) -> None:
+    verdict = classify(RETENTION[version](dropped))
+    assert (verdict.action, verdict.dropped) == (Action.TOO_OLD, dropped)
+    assert len(verdict.reason) < 600
+
+
+def test_the_message_of_2_7_12_is_longer_than_what_is_shown_of_it() -> None:
+    assert len(RETENTION["2.7.12"](1_000).body) > 560
+
+
+@pytest.mark.parametrize("symbol", ["dropped=7", "dropped=7 for x", "X,dropped=7"])
+def test_a_symbol_is_not_taken_for_the_count(symbol: str) -> None:
+    body = RETENTION["2.7.12"](42).body.replace(b"BTCUSDT", symbol.encode())
+    assert classify(Answer(422, body)).dropped == 42
+
+
+def test_the_name_of_a_retention_policy_alone_does_not_make_rows_too_old() -> None:
+    said = 'field type conflict: input field \\"price\\" on measurement \\"trades\\" is type float, already exists as type integer'
+    whole = f'{{"message":"{PARTLY}{said} dropped=3 for database: 91040e1bf6671dfd for retention policy: autogen"}}'
+    verdict = classify(of(422, whole))
+    assert (verdict.action, verdict.dropped) == (Action.SPLIT, 3)

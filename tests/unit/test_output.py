@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from raven.cli import output
+from raven.cli.tables import Layout
 from raven.rpc.pb import control_pb2, market_data_pb2
 
 
@@ -39,25 +40,17 @@ def test_durations(seconds: float, shown: str) -> None:
     assert output.duration(seconds) == shown
 
 
-@pytest.mark.parametrize("width", [40, 80, 240])
-def test_no_table_cuts_off_what_it_shows(
-    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(output, "console", Console(highlight=False, width=width))
-    reason = " ".join(f"word{number}" for number in range(60))
-    rows = [["tick_persistence", "influx/trades", "12,345", "", reason], ["bar_persistence", "timescale", "7", "", ""]]
-    output.table("Stores", ["service", "store", "backlog rows>", "dead>", "reason"], rows)
-    shown = capsys.readouterr().out
-    assert "…" not in shown
-    assert all(cell in " ".join(shown.split()) for row in rows for cell in row)
-    assert max(map(len, shown.splitlines())) <= width
+def test_one_of_them_is_not_many() -> None:
+    assert [output.counted(number, "row") for number in (0, 1, 2, 1234)] == ["0 rows", "1 row", "2 rows", "1,234 rows"]
 
 
-def test_a_table_that_is_too_wide_leaves_out_empty_columns_first(
+def test_what_goes_into_a_pipe_is_a_line_a_row_without_colours(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(output, "console", Console(highlight=False, width=20))
-    output.table("Stores", ["service", "missing ids>", "rows>"], [["bars", "", "7"]])
-    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
-        ["Stores"], ["service", "rows"], ["bars", "7"],
+    monkeypatch.setattr(output, "console", Console(highlight=False, width=output.PIPED_WIDTH))
+    reason = " ".join(f"word{number}" for number in range(60))
+    output.table(Layout("Stores", ("store", "rows>", "why"), wraps=("why",)), [["[red]delta[/]", "7", reason]])
+    output.say(f"[red]delta[/]: {reason}")
+    assert capsys.readouterr().out.splitlines() == [
+        "Stores", "store  rows  why", f"delta     7  {reason}", f"delta: {reason}",
     ]  # fmt: skip

@@ -173,7 +173,8 @@ def test_a_collectors_csv_is_read_as_recorded(shared_data):
     assert trades["side"].to_list() == [{"buy": 1, "sell": -1}[row[3]] for row in rows]
     assert trades["ts_event"].dt.epoch("ms").to_list() == [int(row[0]) for row in rows]
     assert max(steps(trades["trade_id"])) == 118  # real outages
-    assert read_trades(paths[0], paths[0]).height == 2 * read_trades(paths[0]).height  # repeats stay
+    with pytest.warns(RecordingWarning, match="4311 rows left out: repeats of trades that are there, id and content"):
+        assert read_trades(paths[0], paths[0]).equals(read_trades(paths[0]))
 
 
 def test_rest_replies(shared_data):
@@ -330,7 +331,8 @@ def test_the_two_series_never_mix(write):
     assert read_trades(both)["trade_id"].to_list() == [5]
     assert read_trades(both, event="aggTrade")["trade_id"].to_list() == [6]
     assert read_trades(aggregates)["trade_id"].to_list() == [6]
-    assert read_trades(both, singles)["trade_id"].to_list() == [5, 5]
+    with pytest.warns(RecordingWarning, match="1 row left out: repeats"):
+        assert read_trades(both, singles)["trade_id"].to_list() == [5]
     with pytest.raises(InputError, match=r"agg\.jsonl hold aggTrade frames"):
         read_trades(singles, aggregates)
     with pytest.raises(InputError, match="pass event='aggTrade'"):
@@ -405,13 +407,14 @@ def test_lines_are_numbered_through_all_blocks(write, monkeypatch):
     ],
 )
 def test_bad_lines_of_captures_name_their_line(write, stamp, kind):
-    cut = write("cut.txt", b"\n".join((stamp + TRADE, b"", stamp + TRADE, stamp + TRADE[:60])))
+    other = TRADE.replace(b'"t":5', b'"t":6')
+    cut = write("cut.txt", b"\n".join((stamp + TRADE, b"", stamp + other, stamp + TRADE[:60])))
     assert sniff(cut) is kind
     with pytest.raises(InputError, match=r"cut\.txt, line 4: not_json: "):
         read_trades(cut)
     with pytest.warns(RecordingWarning, match="1 row skipped: 1 not_json"):
         assert read_trades(cut, on_bad="skip").height == 2
-    assert read_capture(cut)[0] == [TRADE, TRADE, TRADE[:60]]
+    assert read_capture(cut)[0] == [TRADE, other, TRADE[:60]]
     if stamp:
         foreign = write("foreign.txt", b"\n".join((stamp + TRADE, b"17231612" + TRADE, b"\xff \xff")))
         with pytest.raises(InputError, match=r"foreign\.txt, line 2: unknown_shape"):

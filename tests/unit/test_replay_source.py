@@ -113,6 +113,16 @@ class TestJournals:
             rest = list(recording.batches(one.meta.input[1], {}))
             assert [each.meta for each in rest] == [each.meta for each in whole[position + 1 :]]
 
+    def test_journals_follow_each_other_in_time_whatever_their_order(self, tmp_path: Path) -> None:
+        paths = []
+        for name, ids in (("later", range(10, 20)), ("earlier", range(10))):  # as imports may be made
+            newest_us = START_US + 250_000 * ids[-1]
+            paths.append(make_journal(tmp_path / name, [(trades(ids), BatchMeta(watermark_us=newest_us))]))
+        recordings = [open_recording(order) for order in (paths, paths[::-1])]
+        for recording in recordings:
+            assert rows_of(list(recording.batches(None, {})))["trade_id"].to_list() == list(range(20))
+        assert recordings[0].identity == recordings[1].identity
+
     def test_chosen_symbols_and_times(self, tmp_path: Path) -> None:
         made = two_symbols()
         path = make_journal(tmp_path / "a", made)
@@ -170,9 +180,9 @@ class TestFiles:
     def test_cut_by_rows_with_gaps_and_without_repeats(self, parquet: Path) -> None:
         recording = open_recording([parquet], venue=SPOT)
         found = list(recording.batches(None, {}))
-        assert [one.batch.num_rows for one in found] == [8_192, 8_192, 8_191, 5_420]
+        assert [one.batch.num_rows for one in found] == [8_192, 8_192, 8_192, 5_419]
         assert [gap for one in found for gap in one.meta.gaps] == [Gap("BTCUSDT", 9_999, 10_005, reason="not recorded")]
-        assert [one.duplicates for one in found] == [0, 0, 1, 0]
+        assert recording.left_out.repeats == 1
         for one in found:
             assert one.meta.watermark_us == one.due_us == to_frame(one.batch)["ts_event"].dt.epoch("us").max()
         assert rows_of(found)["trade_id"].is_unique().all()
@@ -212,13 +222,11 @@ class TestFiles:
                 parts.append(trades(range(first, first + 400_000 // every_ms), symbol, every_ms=every_ms))
                 paths.append(tmp_path / f"{symbol}-{day}.parquet")
                 parts[-1].write_parquet(paths[-1])
-        swapped = pl.concat(
-            [parts[0][1:2], parts[0][:1], parts[0][2:]]
-        )  # a time that goes back does not change the order
+        swapped = pl.concat([parts[0][1:2], parts[0][:1], parts[0][2:]])  # the order of rows does not matter
         swapped.write_parquet(paths[0])
         found = list(open_recording(paths, venue=SPOT).batches(None, {}))
         merged = rows_of(found)
-        assert merged.height == sum(part.height for part in parts) - 1
+        assert merged.height == sum(part.height for part in parts)
         times = merged.get_column("ts_event")
         assert (times.cum_max() == times).all()
         for symbol in ("ETHUSDT", "LTCUSDT"):
@@ -229,6 +237,18 @@ class TestFiles:
         last_ids = dict(rows_of(found[:2]).group_by("symbol").agg(pl.col("trade_id").max()).iter_rows())
         rest = list(open_recording(paths, venue=SPOT).batches(one.meta.input[1], last_ids))
         assert_frame_equal(rows_of(rest), rows_of(found[2:]))
+
+    def test_the_order_of_files_makes_no_other_replay(self, tmp_path: Path) -> None:
+        """What was begun with the files in one order is gone on with in another."""
+        paths = [tmp_path / f"BTCUSDT-{day}.parquet" for day in range(3)]
+        for day, path in enumerate(paths):
+            trades(range(day * 9_000, (day + 1) * 9_000 + 5)).write_parquet(path)
+        one, other = (open_recording(order, speed=100.0, venue="BINANCE_SPOT") for order in (paths, paths[::-1]))
+        assert one.identity == other.identity
+        assert one.left_out.sentences() == other.left_out.sentences()
+        assert one.left_out.repeats == 10
+        for mine, theirs in zip(one.batches(None, {}), other.batches(None, {}), strict=True):
+            assert mine == theirs
 
     def test_times(self, parquet: Path) -> None:
         choice = Choice(start_us=START_US + 10_000_000, end_us=START_US + 20_000_000)

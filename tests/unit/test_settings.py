@@ -12,6 +12,7 @@ import pytest
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
+import raven
 from raven.cli.raven import app
 from raven.control.plan import target_of
 from raven.errors import InputError, SettingsError
@@ -49,6 +50,34 @@ class TestProdToml:
         monkeypatch.setenv("RUN_MODE", "prod")
         assert load() == default
         assert {entry.source for entry in origins()} == {"prod.toml"}
+
+
+class TestPaths:
+    def test_a_home_is_meant_by_its_sign(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv("RAVEN__DATA", "~/data")
+        monkeypatch.setenv("RAVEN__SECURITY__TLS_CA", "~/ca.pem")
+        monkeypatch.setenv("RAVEN__INFLUX__TLS_CA", "~/influx.pem")
+        settings = load()
+        assert settings.data == tmp_path / "data"
+        assert settings.security.tls_ca == str(tmp_path / "ca.pem")
+        assert settings.influx.tls_ca == str(tmp_path / "influx.pem")
+
+    def test_of_a_command_too(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        (tmp_path / "BTCUSDT-trades-2019-04-01.csv").write_text("1,2.0,3.0,6.0,1554076800000,True,True\n")
+        arguments = ["import", "~/BTCUSDT-trades-2019-04-01.csv", "--into=~/journal", "--venue", "spot"]
+        assert CliRunner().invoke(app, arguments, catch_exceptions=False).exit_code == 0
+        assert next(iter(raven.replay("~/journal")))["trade_id"].to_list() == [1]
+        assert raven.read_trades("~/BTCUSDT-trades-2019-04-01.csv")["trade_id"].to_list() == [1]
+
+    @pytest.mark.parametrize(
+        ("text", "says"), [("", "it is empty"), ("  ", "it is empty"), ("~nobody-here/x", "no user")]
+    )
+    def test_a_data_folder_that_is_none(self, text: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("RAVEN__DATA", text)
+        with pytest.raises(SettingsError, match=rf"setting data: .*{says}.*\(in RAVEN__DATA\)"):
+            load()
 
 
 @pytest.mark.parametrize("text", ["60,300", "[60,300]", " 60 , 300 "])

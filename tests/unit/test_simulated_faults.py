@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from raven.errors import InputError
@@ -20,6 +20,7 @@ from raven.sources.simulated import FUTURES, SPOT, ExchangeOptions, GeneratedMar
 from raven.sources.simulated.fault_kinds import KINDS, MOST_KINDS, Target
 from raven.sources.simulated.faults import Fault, generated_faults, given_faults, parse_fault
 from raven.sources.simulated.limits import AttemptLimit, WeightLimit
+from raven.sources.simulated.venue import Venue
 from tests.unit.simulated_clients import START_US, Rest, ask, client, made, running, take
 
 SYMBOLS = ["BTCUSDT", "ETHUSDT"]
@@ -145,6 +146,35 @@ async def test_frames_are_damaged_on_one_connection_and_whole_on_the_other_and_i
             assert hurt.count(-1) == count
         rows = await rest.get("/api/v3/historicalTrades", symbol="BTCUSDT", fromId=1, limit=1_000)
         assert [row["id"] for row in rows] == list(range(1, 1_001))
+
+
+@pytest.mark.parametrize("venue", [SPOT, FUTURES], ids=lambda venue: venue.name)
+async def test_lies_join_the_frames_of_one_connection(venue: Venue):
+    faults = [Fault(0.0, "leap", count=2**63), Fault(0.4, "future", seconds=7_200), Fault(0.8, "strange", count=3)]
+    market = RecordedMarket(made("BTCUSDT", 2_000), rate=1_500)
+    kind, name = ("trade", "t") if venue is SPOT else ("aggTrade", "a")
+    exchange = SimulatedExchange(market, port=0, options=ExchangeOptions(faults=faults), venue=venue)
+    await exchange.start()
+    try:
+        root = "/market" if venue is FUTURES else ""
+        async with connect(f"{exchange.ws_url}{root}/ws/btcusdt@{kind}") as socket:
+            frames = [json.loads(await socket.recv()) for _ in range(2_000 + 5)]
+    finally:
+        await exchange.stop()
+    times = {frame[name]: frame["T"] for frame in frames}  # of the two with one id, the later
+    leaping = [place for place, frame in enumerate(frames) if frame[name] == 2**63 - 1]
+    ahead = [place for place, frame in enumerate(frames) if frame["T"] == times[frame[name]] + 7_200_000]
+    strange = [frame for frame in frames if frame["s"] != "BTCUSDT"]
+    assert (len(leaping), len(ahead), len(strange)) == (1, 1, 3)
+    assert frames[ahead[0]][name] == frames[ahead[0] + 1][name], "the true one comes after it"
+    assert frames[leaping[0]]["T"] == frames[leaping[0] - 1]["T"]
+    assert len({frame["s"] for frame in strange}) == 3
+    assert all(frame["s"].startswith("../") for frame in strange)
+    assert ["\n" in frame["s"] and "\x1b" in frame["s"] for frame in strange] == [False, True, False]
+    true = [
+        frame[name] for place, frame in enumerate(frames) if place not in {*leaping, *ahead} and frame not in strange
+    ]
+    assert true == list(range(true[0], true[0] + 2_000))
 
 
 async def test_damage_can_be_of_one_symbol():
@@ -297,6 +327,16 @@ async def test_requests_are_refused_for_a_while(status: int):
         await asyncio.sleep(1.1)
         assert await answers(rest, 2) == [200, 200]
         assert await happened(rest, 1) == [str(status)]
+
+
+async def test_a_refusal_may_say_that_it_is_for_ever():
+    async with running(market(), options=options("429@0:1s,forever")) as (_, rest):
+        async with asyncio.timeout(10):
+            while (await rest.get("/api/v3/time")).get("code") != -1003:
+                pass
+        assert int(rest.headers["Retry-After"]) > 10**9
+        await asyncio.sleep(1.1)
+        assert await answers(rest, 2) == [200, 200]
 
 
 async def test_requests_fail_and_are_slow():

@@ -19,6 +19,7 @@ from raven.batches.schema import TRADE_SCHEMA, to_record_batch
 from raven.rpc.subscriptions import SubscriptionTable
 from raven.sinks import sink as sinks
 from raven.sinks import worker as workers
+from raven.sinks.dead_letters import DeadLetters
 from raven.sinks.delta import DeltaTradeStore
 from raven.sinks.sink import FlushLimits
 from raven.sinks.store import StoreRefusedError, StoreUnavailableError, TradeFlush, WriteResult
@@ -88,7 +89,7 @@ async def sinking(
     store.failures = failures
     sink = TradeSink(
         store, FlushLimits(rows, age_s, 600), venues={UPSTREAM: "BINANCE_SPOT"}, facts=SubscriptionTable(),
-        telemetry=Telemetry("test"), joined=recorder.note_joined, left=recorder.note_left,
+        dead_letters=DeadLetters(folder / "dead"), telemetry=Telemetry("test"), joined=recorder.note_joined, left=recorder.note_left,
     )  # fmt: skip
     sink.acknowledge = recorder.acknowledge
     sink.want(UPSTREAM, spot("BTCUSDT"))
@@ -261,7 +262,7 @@ async def test_a_symbol_that_joins_goes_back_and_joins_with_the_next_flush(tmp_p
 def a_sink(store: FlakyStore, *, probe_s: float = 30.0) -> TradeSink:
     sink = TradeSink(
         store, FlushLimits(100, 0.05, probe_s=probe_s), venues={UPSTREAM: "BINANCE_SPOT"}, facts=SubscriptionTable(),
-        telemetry=Telemetry("test"), joined=lambda _, __: None,
+        dead_letters=DeadLetters(store._table.path.parent / "dead"), telemetry=Telemetry("test"), joined=lambda _, __: None,
     )  # fmt: skip
     sink.want(UPSTREAM, spot("BTCUSDT"))
     return sink
@@ -411,3 +412,45 @@ async def test_a_store_that_does_not_answer_has_a_problem_before_it_gives_up(
     run.cancel()
     await asyncio.gather(run, return_exceptions=True)
     await sink.close()
+
+
+async def test_a_store_that_searches_says_so_instead_of_seeming_to_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class SearchingStore(FlakyStore):
+        done = threading.Event()
+
+        def write(self, flush: TradeFlush) -> WriteResult:
+            self.report("looking for the rows that it does not take", settled=1_500, of=10_000)
+            self.done.wait(60)
+            return super().write(flush)
+
+    monkeypatch.setattr(workers, "SLOW_S", 0.05)
+    store = SearchingStore(tmp_path / "delta")
+    sink = a_sink(store)
+    run = asyncio.ensure_future(sink.run())
+    await sink.ready.wait()
+    with caplog.at_level(logging.WARNING):
+        await feed(sink, range(1, 2))
+        async with asyncio.timeout(20):
+            while "looking" not in sink.problem:
+                await asyncio.sleep(0.01)
+    said = "delta/trades: looking for the rows that it does not take"
+    assert sink.problem == f"{said} (settled: 1,500, of: 10,000)"
+    assert any(said in record.getMessage() for record in caplog.records)
+    store.done.set()
+    await until_stored(sink, 10)
+    assert sink.problem == ""
+    run.cancel()
+    await asyncio.gather(run, return_exceptions=True)
+    await sink.close()
+
+
+async def test_what_cannot_be_read_back_is_said_at_the_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = FlakyStore(tmp_path / "delta")
+    store.unreadable = "the token may not read it"
+    sink = a_sink(store)
+    with caplog.at_level(logging.WARNING):
+        await sink.open()
+    await sink.close()
+    assert "delta/trades is written: the token may not read it" in caplog.text

@@ -29,7 +29,9 @@ from raven.rpc.server import Server
 from raven.rpc.subscriptions import SubscriptionTable
 from raven.services import persistence
 from raven.services.runtime import Environment, Service
+from raven.settings import Settings
 from raven.sinks import sink as sinks
+from raven.sinks.dead_letters import DeadLetters
 from raven.sinks.sink import FlushLimits
 from raven.sinks.store import StoreUnavailableError
 from raven.sinks.trade_sink import TradeSink
@@ -89,6 +91,7 @@ async def service(
     telemetry = Telemetry("test")
     sink = TradeSink(
         store, FlushLimits(10_000, 0.05), venues={UPSTREAM: VENUE}, facts=(facts := sinks.SubscriptionTable()),
+        dead_letters=DeadLetters(folder / "dead"),
         telemetry=telemetry, joined=wanted.joined, left=wanted.left,
     )  # fmt: skip
     follower = Follower(UPSTREAM, target, Access(), venue=VENUE, requester="sink-1", consumer=sink, telemetry=telemetry)
@@ -219,12 +222,13 @@ async def test_sinks_are_closed_at_once(tmp_path: Path) -> None:
     facts, telemetry = SubscriptionTable(), Telemetry("test")
     made = [
         Closing(
-            FlakyStore(tmp_path / name), FlushLimits(1, 1.0), venues={}, facts=facts, telemetry=telemetry,
-            joined=lambda *_: None,
+            FlakyStore(tmp_path / name), FlushLimits(1, 1.0), venues={}, dead_letters=DeadLetters(tmp_path / "dead"),
+            facts=facts, telemetry=telemetry, joined=lambda *_: None,
         )
         for name in ("one", "two")
     ]  # fmt: skip
-    service = persistence.build(cast("Environment", SimpleNamespace(telemetry=telemetry)), made, facts)
+    environment = SimpleNamespace(telemetry=telemetry, settings=Settings())
+    service = persistence.build(cast("Environment", environment), made, facts)
     async with asyncio.timeout(5):
         for close in service.closes:
             await close()
@@ -284,7 +288,7 @@ async def two_venues(folder: Path, **targets: str) -> AsyncIterator[tuple[Contro
     venues, store = {UPSTREAM: VENUE, FUTURES: FUTURES_VENUE}, FlakyStore(folder / "delta")
     sink = TradeSink(
         store, FlushLimits(10_000, 0.05), venues=venues, facts=facts, telemetry=telemetry, joined=wanted.joined,
-        left=wanted.left,
+        dead_letters=DeadLetters(folder / "dead"), left=wanted.left,
     )  # fmt: skip
 
     def follow(name: str, consumer: TradeSink, *, store: str, key: str) -> Follower:  # noqa: ARG001
@@ -293,7 +297,8 @@ async def two_venues(folder: Path, **targets: str) -> AsyncIterator[tuple[Contro
             telemetry=telemetry,
         )  # fmt: skip
 
-    service = persistence.build(cast("Environment", SimpleNamespace(telemetry=telemetry, follow=follow)), [sink], facts)
+    environment = SimpleNamespace(telemetry=telemetry, follow=follow, settings=Settings())
+    service = persistence.build(cast("Environment", environment), [sink], facts)
     control = ControlService("sink", service.component, wanted, telemetry, hub=None, simulated=False)
     runs = [asyncio.ensure_future(run()) for run in service.runs]
     runs.append(asyncio.ensure_future(control.restore()))

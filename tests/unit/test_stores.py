@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from typer.testing import CliRunner
 
 from raven.cli.exchange import simulated
+from raven.cli.raven import app
 from raven.errors import SettingsError
 from raven.settings import InfluxSettings, Settings, TimescaleSettings, load
-from raven.sinks.stores import DATABASES, bar_store, database, limits, stores_in_force, trade_store, writer
+from raven.sinks.stores import DATABASES, bar_store, limits, store_of, stores_in_force, trade_store, writer
 
 INFLUX = InfluxSettings(url="http://127.0.0.1:1", token="t", org="o", bucket="b", flush_rows=7, flush_s=0.5)
 TIMESCALE = TimescaleSettings(url="postgresql://raven:secret@127.0.0.1:1/raven")
@@ -80,12 +83,14 @@ def test_stores_are_made_by_name(tmp_path: Path) -> None:
     assert trade_store("delta", settings, tmp_path).name == "delta"
     bars = bar_store("timescale", "tick_imbalance_bars", settings, tmp_path)
     assert (bars.name, bars.table, bars.kind) == ("timescale", "tick_imbalance_bars", "tick_imbalance_bars")
-    assert database("timescale", "time_bars", settings, tmp_path).table == "time_bars"
-    for name, table in (("delta", "trades"), ("timescale", "trades"), ("mysql", "trades")):
-        with pytest.raises(SettingsError, match=f"no database {name}"):
-            database(name, table, settings, tmp_path)
+    for name, table in (("timescale", "time_bars"), ("delta", "time_bars"), ("delta", "trades"), ("influx", "trades")):
+        found = store_of(name, table, settings, tmp_path)
+        assert (found.name, found.table) == (name, table)
+    for name, table in (("influx", "time_bars"), ("timescale", "trades"), ("mysql", "trades")):
+        with pytest.raises(SettingsError, match=f"no store {name}"):
+            store_of(name, table, settings, tmp_path)
     with pytest.raises(SettingsError, match=r"influx\.url is not set"):
-        database(DATABASES["trades"], "trades", Settings(), tmp_path)
+        store_of(DATABASES["trades"], "trades", Settings(), tmp_path)
 
 
 def test_who_writes_stays_the_same_over_restarts(tmp_path: Path) -> None:
@@ -105,3 +110,20 @@ def test_what_is_simulated_goes_into_no_database(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setenv(name, value)
     settings = load()
     assert (stores_in_force(settings, "trades"), stores_in_force(settings, "bars")) == (["delta"], ["delta"])
+
+
+@pytest.mark.parametrize("stores", ["[]", '["influx"]', '["influx", "delta"]'])
+def test_init_db_with_only_influxdb_has_nothing_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stores: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"URL": "http://127.0.0.1:1", "TOKEN": "t", "ORG": "o", "BUCKET": "b"}.items():
+        monkeypatch.setenv(f"RAVEN__INFLUX__{name}", value)
+    monkeypatch.setenv("RAVEN__STORES", stores)
+    done = CliRunner().invoke(app, ["init-db"])
+    assert (done.exit_code, done.output) == (
+        0,
+        "nothing to do: InfluxDB needs no tables, and timescale.url is not set\n",
+    )
+    done = CliRunner().invoke(app, ["init-db", "--json"])
+    assert (done.exit_code, json.loads(done.output)) == (0, {"database": None})

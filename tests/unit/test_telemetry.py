@@ -25,10 +25,10 @@ from pydantic import SecretStr
 from raven.batches.batch import Gap
 from raven.rpc.subscriptions import SubscriptionTable
 from raven.telemetry import Telemetry, catch_loop_problems, catch_problems
-from raven.telemetry.disk import seconds_until_full
+from raven.telemetry.disk import daily_growth_bytes, seconds_until_full
 from raven.telemetry.document import PAGE, written
 from raven.telemetry.events import EVENTS
-from raven.telemetry.logs import JsonFormatter, TextFormatter, message_of
+from raven.telemetry.logs import JsonFormatter, TextFormatter, in_words, message_of
 from raven.telemetry.metrics import METRICS, exported
 from raven.telemetry.repeats import MOST, Repeats
 
@@ -306,8 +306,25 @@ def test_a_line_of_json_has_typed_fields() -> None:
 
 def test_a_line_of_text_cannot_be_broken_by_what_others_wrote() -> None:
     text = TextFormatter().format(record(symbol="EVIL\nUSDT\x1b[31m", rows=3))
-    assert text.endswith(" warning test: what\\nhappened % symbol=EVIL\\nUSDT\\x1b[31m rows=3")
+    assert text.endswith(" warning test: what\\nhappened % (symbol EVIL\\nUSDT\\x1b[31m; rows 3)")
     assert "\n" not in text
+
+
+def test_a_line_of_text_is_a_sentence() -> None:
+    gaps, none = {"BTCUSDT": Gap("BTCUSDT", 5, 9)}, []
+    text = TextFormatter().format(record(after_id=5, gaps=gaps, free_bytes=7.5, kept=True, names=["a", "b"], late=none))
+    assert text.endswith(
+        "(after id 5; gaps BTCUSDT symbol BTCUSDT, after id 5, before id 9, final yes; free bytes 7.5; kept yes; "
+        "names a, b; late none)"
+    )
+
+
+def test_a_line_of_text_does_not_repeat_what_its_message_says() -> None:
+    said = logging.LogRecord("raven.test", logging.INFO, "", 0, "%s", ("1,200 rows of BTCUSDT in data/a-1",), None)
+    said.raven_fields = {"rows": 1200, "symbol": "BTCUSDT", "path": Path("data/a-1"), "symbols": "BTC", "gaps": 20}
+    assert TextFormatter().format(said).endswith("1,200 rows of BTCUSDT in data/a-1 (symbols BTC; gaps 20)")
+    assert in_words({"connection": 1, "port": 4}, "connected to 127.0.0.1:4") == " (connection 1; port 4)"
+    assert in_words({"late": 4}, "so many: 4.") == ""
 
 
 def test_what_a_library_logs_is_an_event_too() -> None:
@@ -369,11 +386,19 @@ def test_logging_is_set_up_for_machines_where_it_is_piped() -> None:
 
 
 def test_the_time_until_the_disk_is_full_follows_the_trend() -> None:
-    filling = [(10.0 * number, 1_000_000 - 1_000 * 10 * number) for number in range(10)]
-    assert seconds_until_full(filling) == pytest.approx(910_000 / 1_000)
-    spike = [*filling[:5], (50.0, 400_000), *filling[6:]]
-    assert 0.3 < seconds_until_full(spike) / 910 < 3, "a file that comes and goes raises no alarm"
+    filling = [(60.0 * number, 1_000_000 - 1_000 * number) for number in range(12)]
+    assert seconds_until_full(filling) == pytest.approx(989_000 / 1_000 * 60)
+    spike = [*filling[:5], (300.0, 900_000), *filling[6:]]
+    assert 0.3 < seconds_until_full(spike) / seconds_until_full(filling) < 3, "a file that comes and goes is no trend"
     assert seconds_until_full([(time, 5) for time, _ in filling]) == math.inf, "nothing grows"
     assert seconds_until_full([(time, int(time)) for time, _ in filling]) == math.inf, "room is being made"
-    assert seconds_until_full(filling[:3]) == math.inf, "20 s say nothing yet"
+    assert seconds_until_full(filling[:10]) == math.inf, "nine minutes say nothing yet"
     assert seconds_until_full([]) == math.inf
+
+
+def test_what_data_grow_by_in_a_day() -> None:
+    growing = [(60.0 * number, 5_000 + 1_000 * number) for number in range(12)]
+    assert daily_growth_bytes(growing) == 1_000 * 24 * 60
+    assert daily_growth_bytes(growing[:10]) is None, "nine minutes say nothing yet"
+    assert daily_growth_bytes([(time, 10**6 - size) for time, size in growing]) == 0, "they shrink"
+    assert daily_growth_bytes([]) is None

@@ -13,8 +13,8 @@ from raven.aggregators.aggregator import Aggregator
 from raven.batches.batch import BatchMeta
 from raven.batches.ipc import decode
 from raven.batches.schema import TIB_SCHEMA, TRADE_SCHEMA, stream_schema, to_frame, to_record_batch
-from raven.cli.dashboard import theta_or_buys
-from raven.errors import InputError
+from raven.cli.figures import theta_or_buys
+from raven.errors import InputError, in_a_command
 from raven.journal import Journal
 from raven.rpc.hub import Hub
 from raven.services.tibs import kernels
@@ -55,7 +55,7 @@ def test_every_size_once_and_flags_win_over_settings() -> None:
     ],
 )
 def test_wrong_values_are_refused(flags: dict[str, object], message: str) -> None:
-    with pytest.raises(InputError, match=message):
+    with in_a_command(), pytest.raises(InputError, match=message):
         kernels(TibsSettings(), flags)
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import io
+import shlex
 import socket
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from raven.batches.instrument import Instrument
 from raven.cli import output
@@ -16,13 +15,14 @@ from raven.cli.child_log import ChildLog
 from raven.cli.collecting import most_downstream
 from raven.cli.dashboard import Dashboard, answer_of, service_state
 from raven.cli.exchange import choose_exchange, simulated
-from raven.cli.instruments import DEFAULTS, parse_instruments, remembered
+from raven.cli.instruments import DEFAULTS, left_out, parse_instruments, remembered, spelt
 from raven.cli.supervisor import Child
 from raven.cli.up import Plan, children, require_free_ports, services_of, stage_of
 from raven.cli.watch import Watch
 from raven.control.plan import SERVICES
 from raven.control.wanted import USER, WantedFile
 from raven.errors import InputError
+from raven.rpc.access import Access
 from raven.rpc.pb import control_pb2
 from raven.settings import ServerSettings, Settings, TimebarSettings
 
@@ -71,6 +71,16 @@ class TestInstruments:
             wanted.save()
         assert remembered(Settings(), tmp_path, SERVICES) == [Instrument(FUTURES, "BTCUSDT")]
         assert remembered(Settings(), tmp_path, ["bar_persistence"]) == []
+
+    def test_what_was_collected_before_and_is_left_out_now(self) -> None:
+        before = [Instrument(SPOT, "BTCUSDT"), Instrument(FUTURES, "BTCUSDT"), Instrument(SPOT, "ETH*")]
+        assert left_out(before, [Instrument(SPOT, "BTCUSDT")]) == before[1:]
+        assert left_out(before, [Instrument(SPOT, "*")]) == [before[1]]
+        assert left_out(before, before) == []
+
+    @pytest.mark.parametrize("symbols", ["BTCUSDT,futures:BTCUSDT", "'*USDT,futures:ETH?'"])
+    def test_how_they_are_spelt_for_another_run(self, symbols: str) -> None:
+        assert spelt(parse_instruments(shlex.split(symbols))) == symbols
 
 
 class TestPlan:
@@ -122,14 +132,14 @@ class TestPlan:
         assert (exchange.simulated, exchange.environment) == (False, {})
 
 
-def test_a_port_that_is_taken_names_service_and_setting() -> None:
+async def test_a_port_that_is_taken_names_service_and_setting() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         settings = Settings(server=ServerSettings(port_tibs=port - 1000, port_binance_spot=21_000))
         with pytest.raises(InputError, match=rf"port {port} of raven_tibs's metrics \(server.port_tibs \+ 1000\)"):
-            require_free_ports(settings, ["raven_tibs"])
+            await require_free_ports(settings, ["raven_tibs"], Access())
 
 
 class TestScreen:
@@ -137,31 +147,45 @@ class TestScreen:
         watch = Watch({})
         watch.collections = lambda: entries  # type: ignore[method-assign]
         children = [Child(name, [], ChildLog(Path("none"))) for name in SERVICES]
-        console = Console(file=io.StringIO(), width=180, height=height)
-        console.print(Dashboard(watch, children, [Instrument(SPOT, "LATERUSDT")], "Raven").view(height))
-        assert isinstance(console.file, io.StringIO)
-        return console.file.getvalue()
+        lines = Dashboard(watch, children, [Instrument(SPOT, "LATERUSDT")], "Raven").view(180, height)
+        return "\n".join(line.plain for line in lines)
 
     def entry(self, number: int, venue: str = SPOT) -> control_pb2.Subscription:
-        return control_pb2.Subscription(venue=venue, symbol=f"S{number}USDT", state=STREAMING, rows=number, gaps=1)
+        return control_pb2.Subscription(
+            venue=venue, symbol=f"S{number}USDT", state=STREAMING, rows=number, gaps=1, missing_ids=12
+        )
 
     def test_a_thousand_symbols_are_a_few_and_a_summary(self) -> None:
         text = self.screen([self.entry(number) for number in range(1000)])
-        shown = [line for line in text.splitlines() if "USDT" in line]
+        shown = [line for line in text.splitlines() if "USDT" in line and "streaming" in line]
         assert len(shown) <= 12
         assert f"{1001 - len(shown)} more" in text
         assert text.count("\n") <= 60
+        assert "S0USDT of BINANCE_SPOT: 1 gap, 12 trades missing" in text
+        assert "997 symbols more with problems: 11,964 trades missing" in text
 
-    @pytest.mark.parametrize("height", [24, 40, 80])
+    @pytest.mark.parametrize("height", [10, 24, 40, 80])
     def test_it_fits_the_terminal(self, height: int) -> None:
-        text = self.screen([self.entry(number) for number in range(50)], height)
-        assert text.count("\n") <= max(height, 32)
+        lines = self.screen([self.entry(number) for number in range(50)], height).splitlines()
+        assert len(lines) <= height
+        assert ("on a taller terminal" in lines[-1]) == (height == 10)
 
     def test_the_venue_is_shown_where_there_are_two(self) -> None:
         assert "venue" not in self.screen([self.entry(1)])
         text = self.screen([self.entry(1), self.entry(1, FUTURES)])
         assert "venue" in text
         assert f"{FUTURES}  S1USDT" in text
+
+    def test_each_instrument_has_one_row(self) -> None:
+        later = Instrument(SPOT, "LATERUSDT")
+        assert [row.symbol for row in Dashboard(Watch({}), [], [later, later], "Raven")._rows()] == ["LATERUSDT"]
+        watch = Watch({"binance_spot": None})  # type: ignore[dict-item] - it is not asked
+        twice = [
+            control_pb2.Subscription(venue=SPOT, symbol=name, rows=rows)
+            for rows, name in enumerate(["*", "A", "B", "A"])
+        ]
+        watch.status["binance_spot"] = control_pb2.StatusResponse(subscriptions=twice)
+        assert sorted(row.symbol for row in watch.collections()) == ["A", "B"]
 
     def test_what_was_asked_for_is_shown_before_it_comes(self) -> None:
         assert "LATERUSDT" in self.screen([])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import pytest
 from raven.batches.batch import BatchMeta
 from raven.batches.schema import TRADE_SCHEMA, stream_schema, to_record_batch
 from raven.journal import Journal, JournalOptions
+from raven.services import upkeep
 from raven.services.upkeep import keep_journal, report_health, watch_disk
-from raven.telemetry import Telemetry
+from raven.telemetry import Telemetry, disk
 from tests.unit.samples import trades
 
 SCHEMA = stream_schema(TRADE_SCHEMA, kind="trades", venue="BINANCE_SPOT")
@@ -56,9 +58,34 @@ async def test_rows_dropped_before_a_consumer_had_them_are_an_error(
     assert "raise journal.max_bytes" in record.getMessage()
 
 
+async def test_what_the_data_grow_by_is_told_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("MEASURE_EVERY_S", 0.01), ("DISK_EVERY_S", 0.01)):
+        monkeypatch.setattr(upkeep, name, value)
+    monkeypatch.setattr(disk, "LEAST_S", 0.2)
+    telemetry, file = Telemetry("test"), tmp_path / "file"
+
+    def grown() -> bool:
+        with file.open("ab") as growing:
+            growing.write(bytes(1000))
+        return telemetry.totals.get("data_daily_growth_bytes", 0) > 0
+
+    began_s = time.monotonic()
+    await running(watch_disk([tmp_path], telemetry), grown)
+    assert time.monotonic() - began_s >= 0.2
+    assert 0 < telemetry.totals["data_bytes"] <= file.stat().st_size
+
+
 async def test_disk_and_health_are_told(tmp_path: Path) -> None:
     telemetry = Telemetry("test")
-    await running(watch_disk(tmp_path, telemetry), lambda: "disk_free_bytes" in telemetry.totals)
-    assert telemetry.snapshot()["raven_disk_left_seconds"] == float("inf"), "nothing is known yet"
+    (tmp_path / "own" / "sub").mkdir(parents=True)
+    (tmp_path / "own" / "sub" / "file").write_bytes(bytes(1000))
+    (tmp_path / "table").write_bytes(bytes(7))  # no folder: counted as nothing
+    folders = [tmp_path / "own", tmp_path / "own" / "sub", tmp_path / "table", tmp_path / "not yet"]
+    await running(watch_disk(folders, telemetry), lambda: "data_bytes" in telemetry.totals)
+    told = telemetry.snapshot()
+    assert told["raven_data_bytes"] == 2000
+    assert told["raven_disk_free_bytes"] > 0
+    assert told["raven_disk_left_seconds"] == float("inf"), "nothing is known yet"
+    assert "raven_data_daily_growth_bytes" not in told, "nothing is known yet"
     await running(report_health(lambda: False, telemetry), lambda: "healthy" in telemetry.totals)
     assert telemetry.snapshot()["raven_healthy"] == 0

@@ -28,6 +28,7 @@ from raven.rpc.server import Server
 from raven.rpc.subscriptions import SubscriptionTable
 from raven.services import upkeep
 from raven.services.upkeep import keep_wanted
+from raven.sinks.dead_letters import DeadLetters
 from raven.sinks.delta import DeltaTradeStore
 from raven.sinks.sink import FlushLimits
 from raven.sinks.trade_sink import TradeSink
@@ -183,7 +184,7 @@ async def test_a_flush_goes_on_when_what_joined_cannot_be_saved(
         wanted.end(ETH, ["binance_spot"])
     sink = TradeSink(
         DeltaTradeStore(tmp_path / "delta"), FlushLimits(100, 0.05), venues={"binance_spot": VENUE}, facts=SubscriptionTable(),
-        telemetry=Telemetry("test"), joined=wanted.joined, left=wanted.left,
+        dead_letters=DeadLetters(tmp_path / "dead"), telemetry=Telemetry("test"), joined=wanted.joined, left=wanted.left,
     )  # fmt: skip
     runs = [asyncio.ensure_future(run) for run in (sink.run(), keep_wanted(wanted))]
     try:

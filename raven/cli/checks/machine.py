@@ -14,6 +14,7 @@ from typing import Final
 
 from raven.cli import output
 from raven.cli.checks.finding import CONNECT_S, Finding, Level
+from raven.control.folders import folder_of
 from raven.control.plan import SERVICES, WILDCARDS, port_of
 from raven.errors import AccessError, UpstreamError
 from raven.journal.folder import segment_paths
@@ -58,7 +59,7 @@ def nearest_folder(folder: Path) -> Path:
 async def disk(settings: Settings, services: Sequence[str]) -> Sequence[Finding]:
     """Whether the journals of `services` find the room that they may take."""
     folder = settings.data.absolute()
-    journals = [folder / f"{name}-{port_of(settings, name)}" for name in services if has_journal(name)]
+    journals = [folder_of(folder, name, port_of(settings, name)) for name in services if has_journal(name)]
     free_bytes, used_bytes = await asyncio.to_thread(_room, folder, journals)
     return [judge_disk(free_bytes, used_bytes, len(journals), settings.journal.max_bytes)]
 
@@ -95,7 +96,7 @@ async def ports(settings: Settings, access: Access, name: str) -> Sequence[Findi
     metrics = metrics_host(settings, host), port + METRICS_PORT_OFFSET
     metrics_problem = await asyncio.to_thread(bind_problem, *metrics)
     if grpc_problem == errno.EADDRINUSE:
-        holder = await _holder(address("127.0.0.1" if host in WILDCARDS else host, port), access)
+        holder = await who_listens(address("127.0.0.1" if host in WILDCARDS else host, port), access)
         return [judge_holder(name, address(host, port), holder)]
     for (bound, number), problem in (((host, port), grpc_problem), (metrics, metrics_problem)):
         if problem:
@@ -143,7 +144,8 @@ def bind_problem(host: str, port: int) -> int:
     return 0
 
 
-async def _holder(target: str, access: Access) -> str | AccessError:
+async def who_listens(target: str, access: Access) -> str | AccessError:
+    """The Raven service at `target`; empty: none, or none that says so; or how it refuses us."""
     try:
         async with Client(target, access) as client:
             return (await client.status(timeout_s=CONNECT_S)).service

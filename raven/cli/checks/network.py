@@ -13,7 +13,7 @@ from raven.rpc.access import Access
 from raven.rpc.client import Client
 from raven.settings import BinanceSettings, Settings
 from raven.sources.binance.probe import open_websocket, read_clock
-from raven.sources.binance.symbol_watch import MOST_OFFSET_MS
+from raven.sources.binance.venue_clock import MOST_OFFSET_MS
 
 STANDS_IN_FIX: Final = "this region is blocked there; set {key} to {url}, or nothing: services find it by themselves"
 

@@ -32,7 +32,7 @@ async def _store(settings: Settings, what: What, name: StoreName) -> Finding:
         return judge_delta(check, delta_root(settings).absolute())
     probe = _influx if name == "influx" else _timescale
     try:
-        return Finding(check, Level.OK, await asyncio.to_thread(probe, _hasty(settings, name)))
+        return await asyncio.to_thread(probe, check, _hasty(settings, name))
     except RavenError as error:
         return Finding.of(check, error)
 
@@ -45,18 +45,23 @@ def judge_delta(check: str, root: Path) -> Finding:
     return Finding(check, Level.FAILED, f"{root} cannot hold Delta tables that every reader opens", fix)
 
 
-def _influx(settings: Settings) -> str:
+def _influx(check: str, settings: Settings) -> Finding:
     """Open the store as the service would, which writes nothing into the bucket but asks whether it could."""
     with TemporaryDirectory() as folder, closing(trade_store("influx", settings, Path(folder))) as store:
         store.open()
-    return f"{settings.influx.url} takes trades into the bucket {settings.influx.bucket}"
+    takes = f"{settings.influx.url} takes trades into the bucket {settings.influx.bucket}"
+    if store.unreadable:
+        fix = "mend that to read them back: scan_trades and `raven.stored` need it, collecting does not"
+        return Finding(check, Level.WARNING, f"{takes}, but {store.unreadable}", fix)
+    return Finding(check, Level.OK, takes)
 
 
-def _timescale(settings: Settings) -> str:
+def _timescale(check: str, settings: Settings) -> Finding:
     """Look at the server and the tables."""
     facts = examine(settings.timescale.url.get_secret_value(), timeout_s=settings.timescale.timeout_s)
     extension = f"TimescaleDB {facts.timescaledb} ({facts.license} licence)" if facts.timescaledb else "no TimescaleDB"
-    return f"PostgreSQL {facts.postgresql}, {extension}; the tables of version {facts.version} in {facts.database}"
+    tables = f"the tables of version {facts.version} in {facts.database}"
+    return Finding(check, Level.OK, f"PostgreSQL {facts.postgresql}, {extension}; {tables}")
 
 
 def _hasty(settings: Settings, name: StoreName) -> Settings:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import polars as pl
 
@@ -13,7 +14,9 @@ from raven.sinks.delta.maintain import maintain
 from raven.sinks.delta.positions import decode_position, encode_positions, transaction_name
 from raven.sinks.delta.table import Table, Upkeep
 from raven.sinks.encode import BARS, TRADES, Layout, encode_bars, encode_trades, row_count
-from raven.sinks.store import BarFlush, BarKind, TradeFlush, WriteResult
+from raven.sinks.store import BarFlush, BarKind, Refusal, Report, TradeFlush, WriteResult, unheard
+
+AHEAD: Final = "newer than the last trade of its symbol that is stored: send it again later"
 
 
 class _DeltaStore:
@@ -23,6 +26,8 @@ class _DeltaStore:
 
     def __init__(self, root: Path, layout: Layout, upkeep: Upkeep) -> None:
         self.table = layout.name
+        self.report: Report = unheard
+        self.unreadable = ""
         self._layout = layout
         self._upkeep = upkeep
         self._table = Table(root, layout, retention_h=upkeep.retention_h)
@@ -107,6 +112,29 @@ class DeltaTradeStore(_DeltaStore):
             self._table.append(trades, transactions)
         return WriteResult(rows=trades.height, duplicates=row_count(flush) - trades.height)
 
+    def resend(self, rows: pl.DataFrame) -> Sequence[Refusal]:
+        """Write trades that were dead letters and are not there; those still refused are returned.
+
+        It takes the table's lock: raises StoreError while a service holds it. A trade above the last id of its symbol
+        is left for later, since the service may yet bring it.
+        """
+        self.open()
+        dated = with_date(rows, TRADES).with_row_index("sent")
+        known = self._keys(dated).select(*TRADES.group, "last")
+        ahead = pl.col("last").is_null() | (pl.col("trade_id") > pl.col("last"))
+        placed = dated.join(known, on=TRADES.group, how="left", maintain_order="left")
+        new = placed.filter(~ahead).unique(TRADES.identity, keep="first").sort(TRADES.identity)
+        there = (
+            pl.scan_delta(str(self._table.path))
+            .filter(*(pl.col(name).is_in(new.get_column(name).unique().implode()) for name in ("date", "symbol")))
+            .select(TRADES.identity)
+            .collect()
+        )
+        new = new.join(there, on=TRADES.identity, how="anti", maintain_order="left").drop("sent", "last")
+        if new.height:
+            self._table.append(new, {})
+        return [Refusal(row, AHEAD) for row in placed.filter(ahead).get_column("sent")]
+
 
 class DeltaBarStore(_DeltaStore):
     """Bars of one kind in `<root>/<kind>`: one row per identity, of the highest revision."""
@@ -118,16 +146,25 @@ class DeltaBarStore(_DeltaStore):
     def write(self, flush: BarFlush) -> WriteResult:
         """One commit: an append when all keys lie above those stored, else a merge."""
         bars = with_date(encode_bars(flush, self.kind), BARS[self.kind])
-        keys = self._keys(bars)
-        transactions = self._last_transactions(keys) | self._moved(flush.positions)
-        if keys.filter(pl.col("lowest") <= pl.col("last")).height:
-            inserted, replaced = self._table.merge(bars, transactions, where=_where(bars))
-        else:
-            inserted, replaced = bars.height, 0
-            if transactions:
-                self._table.append(bars, transactions)
+        inserted, replaced = self._store(bars, self._moved(flush.positions))
         stored = inserted + replaced
         return WriteResult(rows=stored, duplicates=row_count(flush) - stored, replaced=replaced)
+
+    def resend(self, rows: pl.DataFrame) -> Sequence[Refusal]:
+        """Write bars that were dead letters; it takes the table's lock: raises StoreError while a service holds it."""
+        self.open()
+        self._store(with_date(encode_bars(BarFlush([rows]), self.kind), BARS[self.kind]), {})
+        return []
+
+    def _store(self, bars: pl.DataFrame, moved: Mapping[str, int]) -> tuple[int, int]:
+        """Commit `bars`, the last keys and the positions that `moved`; how many were inserted, how many replaced."""
+        keys = self._keys(bars)
+        transactions = {**self._last_transactions(keys), **moved}
+        if keys.filter(pl.col("lowest") <= pl.col("last")).height:
+            return self._table.merge(bars, transactions, where=_where(bars))
+        if transactions:
+            self._table.append(bars, transactions)
+        return bars.height, 0
 
 
 def _where(bars: pl.DataFrame) -> str:

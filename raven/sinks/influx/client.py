@@ -6,6 +6,7 @@ Its own batching, retries and compression stay off: the first loses points silen
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -65,12 +66,23 @@ class Client:
             content_type="text/plain; charset=utf-8",
         )
 
-    def query(self, text: str, *, accept: str) -> Answer:
+    def query(self, text: str, database: str, policy: str = "", *, accept: str) -> Answer:
         """Ask in InfluxQL, over the route that InfluxDB 1.x and 2 share; times are nanoseconds."""
-        parameters = {"db": self._settings.bucket, "org": self._settings.org, "q": text, "epoch": "ns"}
+        parameters = {"db": database, "org": self._settings.org, "q": text, "epoch": "ns"}
+        return self._get("/query", parameters | ({"rp": policy} if policy else {}), accept)
+
+    def bucket(self, bucket_id: str) -> Answer:
+        """What InfluxDB 2 tells of the bucket of this id."""
+        return self._get(f"/api/v2/buckets/{bucket_id}", {}, "application/json")
+
+    def buckets(self, name: str) -> Answer:
+        """What InfluxDB 2 tells of the buckets of this name."""
+        return self._get("/api/v2/buckets", {"org": self._settings.org, "name": name}, "application/json")
+
+    def _get(self, path: str, parameters: Mapping[str, str], accept: str) -> Answer:
         return self._answer(
             self._connected().call_api,
-            "/query",
+            path,
             "GET",
             query_params=list(parameters.items()),
             header_params={"Accept": accept},

@@ -26,6 +26,9 @@ TAGS: Final = ("side", "symbol", "venue")
 FLOATS: Final = ("price", "quantity")
 IDS_PER_MS: Final = 1_000_000
 
+POINT_NS: Final = pl.col("ts_event").to_physical() // 1000 * IDS_PER_MS + pl.col("trade_id") % IDS_PER_MS
+"""The time of a trade's point."""
+
 _SPECIAL: Final = r"([,= ])"
 _UNHOLDABLE_BACKSLASH: Final = r"\\(?:[,= ]|$)"
 _CONTROL: Final = r"\p{Cc}"
@@ -68,7 +71,7 @@ def encode_lines(trades: pl.DataFrame) -> Lines:
         event_us,
         pl.col("ts_recv").to_physical(),
         "origin",
-        event_us // 1000 * IDS_PER_MS + pl.col("trade_id") % IDS_PER_MS,
+        POINT_NS,
     )
     array = trades.select(line=line).get_column("line").to_arrow()
     _, offsets, data = array.buffers()

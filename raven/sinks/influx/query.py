@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, Literal
 
 from raven.sinks.influx.lines import IDS_PER_MS, MEASUREMENT
 
@@ -38,15 +38,43 @@ def after_ns(end_us: int) -> int:
 
 
 def select(
-    columns: Sequence[str], equal: Mapping[str, str], *, first_ns: int | None, after_ns: int | None, rows: int
+    columns: Sequence[str],
+    equal: Mapping[str, str],
+    *,
+    first_ns: int | None,
+    after_ns: int | None,
+    rows: int,
+    newest: bool = False,
 ) -> str:
-    """The oldest `rows` points of trades with the tags in `equal`, `first_ns` <= time < `after_ns`."""
+    """The oldest `rows` points of trades with the tags in `equal`, `first_ns` <= time < `after_ns`; or the newest."""
     where = [f"{identifier(tag)} = {literal(value)}" for tag, value in equal.items()]
     where += [f"time >= {first_ns}"] if first_ns is not None else []
     where += [f"time < {after_ns}"] if after_ns is not None else []
     asked = ", ".join(map(identifier, columns))
     condition = f" WHERE {' AND '.join(where)}" if where else ""
-    return f"SELECT {asked} FROM {identifier(MEASUREMENT)}{condition} ORDER BY time LIMIT {rows}"  # noqa: S608 - escaped
+    order = f"ORDER BY time{' DESC' if newest else ''} LIMIT {rows}"
+    return f"SELECT {asked} FROM {identifier(MEASUREMENT)}{condition} {order}"  # noqa: S608 - escaped
+
+
+def tag_values(tag: str, equal: Mapping[str, str]) -> str:
+    """The values of `tag` of trades with the tags in `equal`."""
+    where = " AND ".join(f"{identifier(name)} = {literal(value)}" for name, value in equal.items())
+    return f"SHOW TAG VALUES FROM {identifier(MEASUREMENT)} WITH KEY = {identifier(tag)}" + (
+        where and f" WHERE {where}"
+    )
+
+
+def edge(which: Literal["first", "last"]) -> str:
+    """The time of the `first` or the `last` trade."""
+    return f'SELECT {which}("trade_id") FROM {identifier(MEASUREMENT)}'  # noqa: S608 - nothing in it is given
+
+
+def count(first_ns: int, after_ns: int) -> str:
+    """Of each venue and symbol the trades with `first_ns` <= time < `after_ns`: how many, from when to when."""
+    return (
+        f'SELECT count("trade_id"), min("ts_event_us"), max("ts_event_us") FROM {identifier(MEASUREMENT)}'  # noqa: S608
+        f' WHERE time >= {first_ns} AND time < {after_ns} GROUP BY "venue", "symbol"'
+    )
 
 
 def _within(time_ns: int) -> int:

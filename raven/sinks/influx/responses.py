@@ -1,7 +1,8 @@
 """What an answer to a write means, and so what is done about it. Pure.
 
 InfluxDB 2 answers a partly stored request with 422 (its first versions with 500), InfluxDB 1.x with 400, be it for
-a field of another type or for points beyond the retention: what the message says tells them apart.
+a field of another type or for points beyond the retention: what the message says tells them apart. From 2.7.12 on
+it is long: it holds the series of two points before it comes to how many were dropped. So all of it is read.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ NO_CONTENT: Final = HTTPStatus.NO_CONTENT
 MOST_REASON_CHARACTERS: Final = 500
 MOST_RETRY_AFTER_S: Final = 3600.0
 
-_DROPPED: Final = re.compile(r"dropped=(\d+)")
+_DROPPED: Final = re.compile(r"\bdropped=(\d+)")
+_TOO_OLD: Final = re.compile(r"\b(?:beyond|outside) retention policy", re.IGNORECASE)
+"""Not the name alone, which newer versions also put at the end of what they say of other faults."""
 _HINTS: Final[Mapping[int, str]] = {
     HTTPStatus.UNAUTHORIZED: "set influx.token to a valid token",
     HTTPStatus.FORBIDDEN: "give the token in influx.token the right to write to the bucket",
@@ -68,18 +71,18 @@ class Verdict:
 
 def classify(answer: Answer, *, now: datetime | None = None) -> Verdict:
     """What to do about the answer to a write; `now` serves to read a Retry-After that is a date."""
-    status, text = answer.status, message(answer)
+    status, text = answer.status, _said(answer)
     if status == NO_CONTENT:
         return Verdict(Action.ACCEPTED)
     if status is None:
-        return _unreached(text)
-    reason = f"{text} (HTTP {status})"
+        return _unreached(message(answer))
+    reason = f"{message(answer)} (HTTP {status})"
     if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return Verdict(Action.HALVE, reason)
     if _is_about_lines(status, text):
-        found = _DROPPED.search(text)
-        action = Action.TOO_OLD if "retention policy" in text.lower() else Action.SPLIT
-        return Verdict(action, reason, dropped=int(found[1]) if found is not None else None)
+        dropped = _DROPPED.findall(text)
+        action = Action.TOO_OLD if _TOO_OLD.search(text) else Action.SPLIT
+        return Verdict(action, reason, dropped=int(dropped[-1]) if dropped else None)  # before it stand names of others
     if status in _TRY_AGAIN or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         full = "no space left" in text.lower()
         hint = "free some space on the disk of InfluxDB; what was not stored waits in the journals" if full else ""
@@ -88,7 +91,12 @@ def classify(answer: Answer, *, now: datetime | None = None) -> Verdict:
 
 
 def message(answer: Answer) -> str:
-    """What the server says, in one line: as InfluxDB 2 and 1.x and the proxies before them put it."""
+    """What the server says, in one line fit for people."""
+    return _said(answer)[:MOST_REASON_CHARACTERS]
+
+
+def _said(answer: Answer) -> str:
+    """All that the server says, in one line: as InfluxDB 2 and 1.x and the proxies before them put it."""
     text = answer.body.decode(errors="replace").strip()
     try:
         document = json.loads(text)
@@ -98,7 +106,7 @@ def message(answer: Answer) -> str:
         text = str(document.get("message") or document.get("error") or text)
     elif not text or text.startswith("<"):
         text = answer.headers.get("X-Influxdb-Error") or _phrase(answer.status)
-    return " ".join(text.split())[:MOST_REASON_CHARACTERS]
+    return " ".join(text.split())
 
 
 _NOT_INFLUX: Final = "is influx.url the address of an InfluxDB, with the right scheme and port?"

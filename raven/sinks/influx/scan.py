@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -18,11 +17,14 @@ from raven.settings import InfluxSettings
 from raven.sinks.encode import TRADES
 from raven.sinks.influx.client import Client
 from raven.sinks.influx.lines import FLOATS, TAGS
+from raven.sinks.influx.place import Place, asked, find, first_time
 from raven.sinks.influx.query import after_ns, epoch_us, first_ns, select
-from raven.sinks.influx.responses import Answer, message
-from raven.sinks.store import StoreUnavailableError
+from raven.sinks.influx.responses import Answer
 
 PAGE_ROWS: Final = 100_000
+FIRST_SPAN_NS: Final = 3_600 * 10**9
+SPAN_GROWTH: Final = 4
+"""Pages of an hour at first; of more where little is there, of what fills about one where there is much."""
 _TIMES: Final = {"ts_event": "ts_event_us", "ts_recv": "ts_recv_us"}
 _STORED: Final = {
     **dict.fromkeys(TAGS, pl.String()),
@@ -36,6 +38,7 @@ class _Scan:
     """What is read: trades with the tags in `equal`, `start_us` <= ts_event < `end_us`."""
 
     settings: InfluxSettings
+    place: Place
     equal: dict[str, str]
     start_us: int | None
     end_us: int | None
@@ -66,19 +69,22 @@ def scan_trades(
     tags = {"venue": venue, "symbol": symbol}
     scan = _Scan(
         settings,
+        Place(settings.bucket),
         {tag: value for tag, value in tags.items() if value is not None},
         None if start is None else epoch_us(utc(start)),
         None if end is None else epoch_us(utc(end)),
     )
     client = Client(settings)
     try:
-        if not _any(client, select(["trade_id"], {}, first_ns=None, after_ns=None, rows=1)):
-            raise StoreError(
-                f"no trades are stored in the bucket {settings.bucket} at {settings.url}",
-                hint="is tick_persistence running with the influx store, and is this its bucket?",
-            )
+        place, is_filled = find(client, settings.bucket)
     finally:
         client.close()
+    if not is_filled:
+        raise StoreError(
+            f"no trades are stored in the bucket {settings.bucket} at {settings.url}",
+            hint="is tick_persistence running with the influx store, and is this its bucket?",
+        )
+    scan = replace(scan, place=place)
 
     def read(
         columns: list[str] | None,
@@ -120,29 +126,44 @@ def _pages(scan: _Scan) -> Iterator[pl.DataFrame]:
 
 
 def _points(client: Client, scan: _Scan, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
-    """The points of `scan`, with their `time`.
+    """The points of `scan` that are there now, with their `time`.
 
-    A full page may end amid points of one time (of several symbols): those come with the next. A page that is not
-    full is the last one, or one that the server broke off, which CSV does not tell: so what is left is asked for.
+    Each page is bounded by time on both sides, or the server would look into all that lies behind it. A full page may
+    end amid points of one time (of several symbols): those come with the next. One that is not full ends where its
+    time does, or where the server broke it off, which CSV does not tell: so what is left of its time is asked for.
     """
-    start, limit = scan.first_ns, PAGE_ROWS
-    while True:
-        text = select(columns, scan.equal, first_ns=start, after_ns=scan.after_ns, rows=limit)
-        points = _csv(_asked(client, text, accept="text/csv"), columns)
+    first, last = (_edge(client, scan, newest=newest) for newest in (False, True))
+    if first is None or last is None:
+        return
+    start, span, limit = first, FIRST_SPAN_NS, PAGE_ROWS
+    while start <= last:
+        end = min(start + span, last + 1)
+        text = select(columns, scan.equal, first_ns=start, after_ns=end, rows=limit)
+        points = _csv(asked(client, scan.place, text, accept="text/csv"), columns)
         times = points.get_column("time")
         if points.height >= limit:
             whole = points.filter(times < times[-1])
             limit = PAGE_ROWS if whole.height else limit * 2
+            span = max(2 * (times[-1] - times[0]), 1)
             start = times[-1] if whole.height else start
             yield whole
             continue
         yield points
         start = times[-1] + 1 if points.height else start
-        rest = select(["trade_id"], scan.equal, first_ns=start, after_ns=scan.after_ns, rows=1)
-        if not _any(client, rest):
-            return
-        if not points.height:
-            raise StoreError(f"InfluxDB breaks off its answer to: {text}", hint="see its log; a shorter time may do")
+        rest = select(["trade_id"], scan.equal, first_ns=start, after_ns=end, rows=1)
+        if start < end and first_time(client, scan.place, rest) is not None:
+            if not points.height:
+                raise StoreError(
+                    f"InfluxDB breaks off its answer to: {text}", hint="see its log; a shorter time may do"
+                )
+            continue
+        start, span = end, span * SPAN_GROWTH if points.height < limit // SPAN_GROWTH else span
+
+
+def _edge(client: Client, scan: _Scan, *, newest: bool) -> int | None:
+    """The time of the oldest or newest point of `scan`; None: there is none."""
+    bounds = {"first_ns": scan.first_ns, "after_ns": scan.after_ns}
+    return first_time(client, scan.place, select(["trade_id"], scan.equal, **bounds, rows=1, newest=newest))
 
 
 def _csv(answer: Answer, columns: Sequence[str]) -> pl.DataFrame:
@@ -151,30 +172,3 @@ def _csv(answer: Answer, columns: Sequence[str]) -> pl.DataFrame:
     if not answer.body.strip():
         return pl.DataFrame(schema=schema)
     return pl.read_csv(answer.body, columns=list(schema), schema_overrides=schema).select(list(schema))
-
-
-def _any(client: Client, text: str) -> bool:
-    """Whether a query finds a point; asked in JSON, which tells of errors that CSV leaves out."""
-    answer = _asked(client, text, accept="application/json")
-    try:
-        results = json.loads(answer.body)["results"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(
-            f"InfluxDB cannot be read: {message(answer)}", hint="is influx.url the address of an InfluxDB?"
-        ) from error
-    for result in results:
-        if "error" in result:
-            raise StoreError(f"InfluxDB cannot be read: {result['error']}", hint="is influx.bucket the right one?")
-    return any(result.get("series") for result in results)
-
-
-def _asked(client: Client, text: str, *, accept: str) -> Answer:
-    answer = client.query(text, accept=accept)
-    if answer.status == 200:
-        return answer
-    if answer.status is None:
-        raise StoreUnavailableError(message(answer))
-    raise StoreError(
-        f"InfluxDB cannot be read: {message(answer)} (HTTP {answer.status})",
-        hint="check influx.token (it needs the right to read), influx.org and influx.bucket",
-    )

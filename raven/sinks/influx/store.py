@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -15,16 +16,27 @@ from raven.settings import InfluxSettings
 from raven.sinks.dead_letters import DeadLetters
 from raven.sinks.encode import TRADES, encode_trades, row_count
 from raven.sinks.influx.client import Client
-from raven.sinks.influx.delivery import TOO_OLD, Delivery, check, deliver
+from raven.sinks.influx.delivery import TOO_OLD, Delivery, check, deliver, oldest
 from raven.sinks.influx.lines import unwritable
+from raven.sinks.influx.place import why_unreadable
 from raven.sinks.influx.progress import Progress, Target, load, save
 from raven.sinks.influx.responses import Action, classify
 from raven.sinks.lock import hold
 from raven.sinks.refusals import RefusalWatch
-from raven.sinks.store import Refusal, StoreRefusedError, TradeFlush, WriteResult
+from raven.sinks.store import Refusal, Report, StoreRefusedError, TradeFlush, WriteResult, unheard
 
 PROBE: Final = b"# raven\n"
 """A write of no points: a comment. The server looks at token, organisation and bucket first, and stores nothing."""
+
+
+@dataclass(slots=True)
+class _Begun:
+    """What earlier tries of the flush up to `positions` have settled."""
+
+    positions: dict[str, Cursor]
+    stored: int = 0
+    dead: int = 0
+    too_old: int = 0
 
 
 class InfluxTradeStore:
@@ -46,6 +58,9 @@ class InfluxTradeStore:
         self._progress = Progress(self._target)
         self._watch = RefusalWatch("mend the bucket, or set influx.bucket to a fresh one; nothing goes on before")
         self._lock: FolderLock | None = None
+        self.report: Report = unheard
+        self.unreadable = ""
+        self._begun: _Begun | None = None
 
     def open(self) -> None:
         """Probe the bucket by a write of no points, and read how far trades are stored.
@@ -62,6 +77,7 @@ class InfluxTradeStore:
             # an InfluxDB that wants points says so after it has looked at everything else
             if verdict.action is not Action.ACCEPTED and "requires points" not in verdict.reason:
                 raise StoreRefusedError(f"InfluxDB refuses a write of no points: {verdict.reason}")
+            self.unreadable = why_unreadable(self._client, self._settings.bucket)
         except StoreError:
             self.close()
             raise
@@ -85,28 +101,44 @@ class InfluxTradeStore:
         keys = self._keys(trades)
         last = trades.select("venue", "symbol").join(keys, on=TRADES.group, how="left", maintain_order="left")
         new = trades.filter((pl.col("trade_id") > last.get_column("last")).fill_null(value=True))
-        delivery = self._send(new, self._watch)
-        self._dead_letters.add(self.name, self.table, new, delivery.refused)
-        dead = len(delivery.refused)
-        stored = new.height - dead - delivery.too_old
-        self._note(keys, flush.positions, stored)
-        self._watch.settled()
-        return WriteResult(rows=stored, duplicates=row_count(flush) - new.height, dead=dead, dropped=delivery.too_old)
+        barred = unwritable(new)
+        sent = _without(new, barred)
+        if self._begun is None or self._begun.positions != flush.positions:
+            self._dead_letters.add(self.name, self.table, new, barred)
+            self._begun = _Begun(dict(flush.positions), dead=len(barred))
+        begun, first, done = self._begun, 0, Delivery()
+        for part in self._deliver(sent, self.report):
+            done.add(part)
+            if part.is_search:
+                self._settle(begun, sent, done, self._keys(sent[first : first + done.rows]), {})
+                first, done = first + done.rows, Delivery()
+        self._settle(begun, sent, done, keys, flush.positions)
+        self._begun = None
+        settled = begun.stored + begun.dead + begun.too_old
+        return WriteResult(
+            rows=begun.stored, duplicates=row_count(flush) - settled, dead=begun.dead, dropped=begun.too_old
+        )
 
     def resend(self, rows: pl.DataFrame) -> Sequence[Refusal]:
         """Write rows that were dead letters (columns of TRADES); those still refused are returned.
 
         It needs no `open`: a service may be writing the bucket meanwhile.
         """
-        delivery = self._send(rows)
-        if delivery.too_old:  # which of them, only the server knows: ask for one at a time
-            refused = [self._send(rows[row : row + 1]) for row in range(rows.height)]
-            return [
-                Refusal(row, one.refused[0].reason if one.refused else TOO_OLD)
-                for row, one in enumerate(refused)
-                if one.refused or one.too_old
-            ]
-        return delivery.refused
+        refusals = list(unwritable(rows))
+        places = _without(pl.DataFrame({"row": range(rows.height)}), refusals).get_column("row")
+        while len(places):
+            done = Delivery()
+            for part in self._deliver(rows[places], unheard):
+                done.add(part)
+            refused = [Refusal(places[one.row], one.reason) for one in done.refused]
+            left = _without(pl.DataFrame({"row": places}), done.refused).get_column("row")
+            old = oldest(rows[left], done.too_old)
+            refusals += [*refused, *(Refusal(left[row], TOO_OLD) for row in old)]
+            # the server only says how many were too old: that it keeps all the others, it has to say once more
+            places = _without(pl.DataFrame({"row": left}), [Refusal(row, TOO_OLD) for row in old]).get_column("row")
+            if not old:
+                break
+        return sorted(refusals, key=lambda refusal: refusal.row)
 
     def maintain(self) -> Mapping[str, int]:
         """Nothing: the database keeps itself."""
@@ -119,23 +151,28 @@ class InfluxTradeStore:
             self._lock.release()
             self._lock = None
 
-    def _send(self, trades: pl.DataFrame, watch: RefusalWatch | None = None) -> Delivery:
-        """Write `trades`; the refused ones are numbered as they lie there, in that order."""
-        refused = list(unwritable(trades))
-        rows = pl.int_range(trades.height, eager=True)
-        if refused:
-            rows = rows.filter(~rows.is_in([refusal.row for refusal in refused]))
+    def _deliver(self, trades: pl.DataFrame, report: Report) -> Iterator[Delivery]:
         limits = self._settings
-        delivery = deliver(
-            trades[rows] if refused else trades,
+        return deliver(
+            trades,
             self._client.write,
             request_rows=limits.request_rows,
             request_bytes=limits.request_bytes,
+            report=report,
         )
-        if watch is not None:
-            watch.check(delivery.refused, accepted=rows.len() - len(delivery.refused))
-        refused += [Refusal(rows[refusal.row], refusal.reason) for refusal in delivery.refused]
-        return Delivery(sorted(refused, key=lambda refusal: refusal.row), delivery.too_old)
+
+    def _settle(
+        self, begun: _Begun, sent: pl.DataFrame, done: Delivery, keys: pl.DataFrame, positions: Mapping[str, Cursor]
+    ) -> None:
+        """Save what became of the next rows of `sent`, so that no later try does them again."""
+        accepted = done.rows - len(done.refused)
+        self._watch.check(done.refused, accepted=accepted)
+        self._dead_letters.add(self.name, self.table, sent, done.refused)
+        self._note(keys, positions, accepted - done.too_old)
+        self._watch.settled()
+        begun.stored += accepted - done.too_old
+        begun.dead += len(done.refused)
+        begun.too_old += done.too_old
 
     def _keys(self, trades: pl.DataFrame) -> pl.DataFrame:
         """Of each venue and symbol in `trades`: the `highest` id, and the `last` one stored."""
@@ -154,3 +191,11 @@ class InfluxTradeStore:
         if after != now:
             save(self._path, after)
             self._progress = after
+
+
+def _without(rows: pl.DataFrame, refusals: Sequence[Refusal]) -> pl.DataFrame:
+    """`rows` but those refused."""
+    if not refusals:
+        return rows
+    refused = pl.Series([refusal.row for refusal in refusals])
+    return rows.filter(~pl.int_range(rows.height, eager=True).is_in(refused.implode()))

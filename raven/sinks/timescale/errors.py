@@ -41,6 +41,11 @@ _BY_SQLSTATE: Final = {
     "53100": Fault("retry", f"the disk of the database is full: free some space there; {WAITS}"),
     "53200": Fault("retry", "the database is out of memory"),
     "53300": Fault("retry", "the server has no connection left: close others, or raise its max_connections"),
+    "53400": Fault(
+        "mend",
+        "let the user of timescale.url set timescaledb.max_tuples_decompressed_per_dml_transaction, or raise it: bars "
+        "came again for compressed chunks",
+    ),
     "54000": Fault("row"),
     "55P03": Fault("retry", "somebody else holds a lock on these rows or this table"),
     "57014": Fault("retry", "the server was not done in time: is it overloaded, or is the table locked?"),

@@ -123,9 +123,14 @@ def check(opened: Session, layout: Layout) -> None:
         raise StoreRefusedError(f"the table {layout.name} is not Raven's: {'; '.join(wrong)}", hint=INIT_DB)
 
 
+def is_there(opened: Session, name: str) -> bool:
+    """Whether the database has a table `name`, whatever it is like."""
+    return bool(_one(opened.run(_IS_THERE, (name,)))["found"])
+
+
 def _check_version(opened: Session) -> None:
     for name in (*(layout.name for layout in BARS.values()), "raven_positions", "raven_schema"):
-        if not _one(opened.run(_IS_THERE, (name,)))["found"]:
+        if not is_there(opened, name):
             raise StoreRefusedError(f"the database has no table {name}", hint=INIT_DB)
     version = _version(opened)
     if version < SCHEMA_VERSION:

@@ -21,6 +21,13 @@ PIECE: Final = "SAVEPOINT piece"
 PIECE_DONE: Final = "RELEASE SAVEPOINT piece"
 PIECE_UNDONE: Final = "ROLLBACK TO SAVEPOINT piece"
 EMPTY_STAGING: Final = f"TRUNCATE {STAGING}"
+DECOMPRESSION: Final = "timescaledb.max_tuples_decompressed_per_dml_transaction"
+UNBOUND_DECOMPRESSION: Final = (
+    f"SELECT CASE WHEN current_setting('{DECOMPRESSION}', true) IS NOT NULL"
+    f" THEN set_config('{DECOMPRESSION}', '0', false) END"
+)
+"""In this session a write may decompress what it needs: bars that come again for compressed chunks, of many symbols at
+once, are beyond the server's usual limit of rows. A flush bounds it. Servers without the setting are left alone."""
 POSITIONS: Final = "SELECT upstream, journal_id, sequence FROM raven_positions WHERE writer = $1 AND table_name = $2"
 MOVE_POSITIONS: Final = (
     "INSERT INTO raven_positions (writer, table_name, upstream, journal_id, sequence) VALUES ($1, $2, $3, $4, $5)"
@@ -134,6 +141,26 @@ def select(layout: Layout, columns: list[str], conditions: list[str], limit: int
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     limited = "" if limit is None else f" LIMIT {int(limit)}"
     return f"SELECT {_columns(columns)} FROM {layout.name}{where}{limited}"
+
+
+def one_row(layout: Layout, columns: list[str]) -> str:
+    """Whether there is a row with these values, the statement's parameters, in `columns`."""
+    conditions = [f"{_quoted(name)} = ${number}" for number, name in enumerate(columns, 1)]
+    return select(layout, list(layout.group), conditions, 1)
+
+
+def distinct_groups(layout: Layout) -> str:
+    """The groups of the table's rows."""
+    return f"SELECT DISTINCT {_columns(list(layout.group))} FROM {layout.name}"
+
+
+def count_groups(layout: Layout) -> str:
+    """Of each group how many rows there are, and their first and last time."""
+    group, time = _columns(list(layout.group)), _quoted(layout.time)
+    return (
+        f"SELECT {group}, count(*) AS rows, min({time}) AS first_time, max({time}) AS last_time"
+        f" FROM {layout.name} GROUP BY {group}"
+    )
 
 
 def _columns(names: list[str]) -> str:

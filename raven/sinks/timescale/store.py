@@ -14,7 +14,7 @@ from raven.settings import TimescaleSettings
 from raven.sinks.dead_letters import DeadLetters
 from raven.sinks.encode import BARS, encode_bars, row_count
 from raven.sinks.refusals import RefusalWatch
-from raven.sinks.store import BarFlush, BarKind, Refusal, WriteResult
+from raven.sinks.store import BarFlush, BarKind, Refusal, Report, WriteResult, unheard
 from raven.sinks.timescale import staging
 from raven.sinks.timescale.schema import check
 from raven.sinks.timescale.session import Session
@@ -24,6 +24,7 @@ from raven.sinks.timescale.sql import (
     ESTIMATED_ROWS,
     MOVE_POSITIONS,
     POSITIONS,
+    UNBOUND_DECOMPRESSION,
     conninfo,
     make_staging,
 )
@@ -42,6 +43,8 @@ class TimescaleBarStore:
     def __init__(self, settings: TimescaleSettings, kind: BarKind, *, writer: str, dead_letters: DeadLetters) -> None:
         self.kind: BarKind = kind
         self.table: str = kind
+        self.report: Report = unheard
+        self.unreadable = ""
         self._url = settings.url.get_secret_value()
         self._timeout_s = settings.timeout_s
         self._layout = BARS[kind]
@@ -119,6 +122,7 @@ class TimescaleBarStore:
         session = Session(self._url, timeout_s=self._timeout_s)
         try:
             check(session, self._layout)
+            session.run(UNBOUND_DECOMPRESSION)
             session.run(make_staging(self._layout))
             positions = session.run(POSITIONS, (self._writer, self.table)).to_pylist()
             estimated: int = session.run(ESTIMATED_ROWS, (self.table,)).column("rows")[0].as_py()

@@ -28,7 +28,7 @@ SHARE: Final = 0.5
 class CatchUp:
     """Fetches what came of symbols while no connection carried them, should they stay quiet afterwards.
 
-    `hold` knows what came; `left` are symbols that are collected no more; `fetched` is given the trades.
+    `hold` knows what came; `wanted` are the symbols that are collected; `fetched` is given the trades.
     """
 
     def __init__(
@@ -37,22 +37,27 @@ class CatchUp:
         protocol: VenueProtocol,
         *,
         hold: Hold,
-        left: AbstractSet[str],
+        wanted: AbstractSet[str],
         fetched: Callable[[pl.DataFrame], None],
         telemetry: Telemetry,
     ) -> None:
         self._rest = rest
         self._protocol = protocol
         self._hold = hold
-        self._left = left
+        self._wanted = wanted
         self._fetched = fetched
         self._telemetry = telemetry
         self._due: dict[str, tuple[float, int]] = {}
         self._changed = asyncio.Event()
 
     def _last_id(self, symbol: str) -> int | None:
-        """The last id of a symbol that is being collected, None before the first of its session."""
-        return None if symbol in self._left else self._hold.last_in_session(symbol)
+        """The last id of a symbol that is being collected, None before the first of its session.
+
+        None too while it waits for missing ids: what it missed shows in these.
+        """
+        if symbol not in self._wanted or symbol in self._hold.held:
+            return None
+        return self._hold.last_in_session(symbol)
 
     async def is_behind(self, symbols: Sequence[str]) -> bool:
         """Whether the exchange has trades of one of these (the first few are asked) that did not come."""

@@ -11,7 +11,8 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from raven.batches.hold import FAR_BACK_IDS, Fallen, Hold
+from raven.batches.hold import FAR_BACK_IDS, Hold
+from raven.batches.released import Fallen
 from raven.errors import ExchangeError
 from raven.sources.binance.frames import UNREADABLE
 from raven.sources.binance.protocol import VenueProtocol

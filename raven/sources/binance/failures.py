@@ -23,6 +23,9 @@ from websockets.exceptions import (
 LIMITED_S: Final = 60.0
 """How long a rate limit is taken to last when the exchange does not say."""
 
+LONGEST_S: Final = {429: 300.0, 418: 3 * 86_400.0}
+"""The longest there is of each refusal, as the exchange documents them; one that says more says nothing."""
+
 
 class Kind(StrEnum):
     """What can be done about a failure: a closed set, fit for a metric's label."""
@@ -55,13 +58,20 @@ def classify_status(status: int, *, retry_after: str | None = None, body: bytes 
         return Failure(Kind.UNREACHABLE, f"the proxy {cause}")
     if status in (403, 451):
         return Failure(Kind.BLOCKED, cause)
-    if status in (418, 429):
-        is_number = retry_after is not None and re.fullmatch(r"\d+(\.\d+)?", retry_after)
-        pause_s = float(retry_after) if retry_after and is_number else LIMITED_S
+    if status in LONGEST_S:
+        pause_s = _pause_s(status, retry_after)
         return Failure(Kind.LIMITED, f"{cause}: too many requests, come again in {pause_s:g} s", pause_s)
     if body:
         cause += f": {body[:200].decode(errors='replace')}"
     return Failure(Kind.FAULT if status >= 500 else Kind.REFUSED, cause)
+
+
+def _pause_s(status: int, retry_after: str | None) -> float:
+    """How long to send nothing: what the exchange says, where that can be."""
+    if retry_after is None or not re.fullmatch(r"\d+(\.\d+)?", retry_after, re.ASCII):
+        return LIMITED_S
+    asked_s = float(retry_after)
+    return asked_s if asked_s <= LONGEST_S[status] else LIMITED_S
 
 
 def classify_websocket(error: Exception) -> Failure:

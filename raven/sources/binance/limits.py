@@ -77,3 +77,37 @@ class WeightBudget:
     def paused_s(self, now_s: float) -> float:
         """What is left of the longest pause, 0 when none."""
         return max(0.0, self._paused_until_s - now_s)
+
+
+class Room:
+    """How many requests may be under way at once: `most`, one after a refusal, and one more with each good answer."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._allowed = most
+        self._under_way = 0
+        self._refusals = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next request waits for the answer to another."""
+        return self._under_way >= self._allowed
+
+    def enter(self) -> int:
+        """A request is sent; what to give `answered`."""
+        self._under_way += 1
+        return self._refusals
+
+    def leave(self) -> None:
+        """A request is over, whatever became of it."""
+        self._under_way -= 1
+
+    def answered(self, entered: int) -> None:
+        """The exchange answered well; what was sent before its last refusal proves nothing."""
+        if entered == self._refusals:
+            self._allowed = min(self.most, self._allowed + 1)
+
+    def refused(self) -> None:
+        """The exchange says that there were too many; those that are refused beside it add nothing."""
+        self._refusals += 1
+        self._allowed = 1

@@ -15,25 +15,33 @@ from raven.errors import ExchangeError, RegionBlockedError
 from raven.settings import BinanceSettings
 from raven.sources.binance.endpoints import Endpoint
 from raven.sources.binance.failures import Failure, Kind, classify_request, classify_status
-from raven.sources.binance.limits import WeightBudget
+from raven.sources.binance.frames import UNREADABLE, Int64
+from raven.sources.binance.limits import Room, WeightBudget
 from raven.sources.binance.protocol import VenueProtocol
 from raven.telemetry import Telemetry
 
 RETRIES: Final = 3  # of a request that failed although the exchange was reached
 MAX_PAUSE_S: Final = 120.0  # what a request waits in all when the exchange asks for less
 SHORTEST_PAUSE_S: Final = 1.0
-REQUESTS_AT_ONCE: Final = 32
+REQUESTS_AT_ONCE: Final = 4
+"""The budget allows four a second, so more are hardly faster; each that is under way at a refusal is one too many."""
+MOST_DIGITS: Final = 9  # of the weight the exchange says was used
 ANSWER_TIMES: Final = 6  # a whole answer takes at most so many times the connect timeout
 HEADERS: Final = {"X-MBX-TIME-UNIT": "MICROSECOND"}
 _MICROSECONDS_FROM: Final = 10**15
 _FAILED: Final = (aiohttp.ClientError, TimeoutError, OSError, ProxyError, ProxyConnectionError, ProxyTimeoutError)
 
 
+class _Time(msgspec.Struct):
+    serverTime: Int64  # noqa: N815 - the exchange's name
+
+
 class BinanceRest:
     """REST calls to one venue, from many tasks at once. Errors are ExchangeError, with the status and what to do.
 
     All requests share one budget of weight and wait rather than exceed it, first come, first served. What the exchange
-    forbids for a time (429, 418) holds all of them back. Times in answers are microseconds where the venue has them.
+    forbids for a time (429, 418) holds all of them back; after it they go one at a time, until answers are good again.
+    Times in answers are microseconds where the venue has them.
     """
 
     def __init__(
@@ -45,13 +53,21 @@ class BinanceRest:
         self._telemetry = telemetry or Telemetry("binance")
         self._budget = WeightBudget(protocol.weight_per_minute)
         self._turn = asyncio.Lock()
-        self._places = asyncio.Semaphore(REQUESTS_AT_ONCE)
+        self._room = Room(REQUESTS_AT_ONCE)
+        self._left = asyncio.Event()  # a request under way was answered
+        self._refusal = ""
         self._session: aiohttp.ClientSession | None = None
 
     @property
     def url(self) -> str:
         """Where it asks; after a blocked region was found, the alternative."""
         return self._endpoint.url
+
+    @property
+    def refusal(self) -> str:
+        """Why no request is sent now, and for how long; empty when the exchange forbids none."""
+        pause_s = self._budget.paused_s(time.monotonic())
+        return f"{self._refusal}; no request is sent for {pause_s:.0f} s more" if pause_s else ""
 
     async def close(self) -> None:
         """Close the connections."""
@@ -67,11 +83,16 @@ class BinanceRest:
         backoff = Backoff(first_s=0.5, most_s=5.0)
         paused_s, retries = 0.0, 0
         while True:
-            paused_s += await self._admit(weight, paused_s)
-            async with self._places:
-                url = self._endpoint.url
+            waited_s, entered = await self._admit(weight, paused_s)
+            paused_s += waited_s
+            url = self._endpoint.url
+            try:
                 answer = await self._send(url + path, parameters)
+            finally:
+                self._room.leave()
+                self._left.set()
             if isinstance(answer, bytes):
+                self._room.answered(entered)
                 return answer
             if answer.kind is Kind.BLOCKED and self._go_on_elsewhere(answer, url):
                 continue
@@ -84,11 +105,18 @@ class BinanceRest:
                 raise self._error(answer, url, path)
             self._telemetry.add("rest_retries", reason=answer.kind)
 
-    async def _admit(self, weight: int, paused_s: float) -> float:
-        """Wait for the budget; how long the exchange asked to. `paused_s` is what the request waited for it before."""
+    async def _admit(self, weight: int, paused_s: float) -> tuple[float, int]:
+        """Wait for the budget and for room; how long the exchange asked to, and the place in the room.
+
+        `paused_s` is what the request waited for the exchange before.
+        """
         waited_s = 0.0
         async with self._turn:
-            while (wait_s := self._budget.wait_s(time.monotonic(), weight)) > 0:
+            while (wait_s := self._budget.wait_s(time.monotonic(), weight)) > 0 or self._room.is_full:
+                if wait_s <= 0:
+                    self._left.clear()
+                    await self._left.wait()
+                    continue
                 pause_s = self._budget.paused_s(time.monotonic())
                 if paused_s + waited_s + pause_s > MAX_PAUSE_S:
                     raise ExchangeError(
@@ -99,8 +127,9 @@ class BinanceRest:
                 waited_s += pause_s
                 await asyncio.sleep(wait_s)
             self._budget.take(time.monotonic(), weight)
+            entered = self._room.enter()
         self._telemetry.add("rest_requests")
-        return waited_s
+        return waited_s, entered
 
     async def _send(self, url: str, parameters: dict[str, str]) -> bytes | Failure:
         if self._session is None:
@@ -133,7 +162,7 @@ class BinanceRest:
         return aiohttp.ClientSession(connector=connector, timeout=timeout)
 
     def _observe(self, used: str) -> None:
-        if used.isdecimal():
+        if len(used) <= MOST_DIGITS and used.isdecimal():
             now_s = time.monotonic()
             self._budget.observe(now_s, int(used))
             self._telemetry.set("rest_used_weight", self._budget.used(now_s))
@@ -141,6 +170,8 @@ class BinanceRest:
     def _pause(self, failure: Failure) -> None:
         """Hold all requests back."""
         pause_s = max(SHORTEST_PAUSE_S, failure.retry_after_s or 0.0)
+        self._refusal = failure.cause.partition(":")[0]
+        self._room.refused()
         self._telemetry.warning("rest_limited", f"{self.url} {failure.cause}; no request is sent before")
         self._budget.pause(time.monotonic(), pause_s)
 
@@ -162,8 +193,8 @@ class BinanceRest:
         path = self._protocol.time_path
         body = await self.get(path, weight=1)
         try:
-            time_ = msgspec.json.decode(body, type=dict[str, int])["serverTime"]
-        except (msgspec.MsgspecError, KeyError) as error:
+            time_ = msgspec.json.decode(body, type=_Time).serverTime
+        except UNREADABLE as error:
             raise ExchangeError(f"{self.url}{path} answered something else: {body[:80]!r}") from error
         return time_ // 1000 if time_ >= _MICROSECONDS_FROM else time_
 

@@ -19,9 +19,11 @@ import pyarrow as pa
 
 from raven.batches.accumulator import Accumulator
 from raven.batches.batch import BatchMeta
-from raven.batches.hold import Hold, Released, joined
-from raven.batches.schema import TRADE_DTYPES, TRADE_SCHEMA, stream_schema, to_record_batch
-from raven.clock import monotonic_ns, tomorrow_us
+from raven.batches.gate import BadReason
+from raven.batches.hold import Hold
+from raven.batches.released import Released, joined
+from raven.batches.schema import ORIGIN_REST, TRADE_SCHEMA, stream_schema, to_record_batch
+from raven.clock import monotonic_ns
 from raven.errors import JournalError
 from raven.rpc.hub import Hub
 from raven.rpc.pb import control_pb2
@@ -33,19 +35,19 @@ from raven.sources.binance.dead_letters import DeadLetters
 from raven.sources.binance.epochs import Epochs
 from raven.sources.binance.feed import Feed
 from raven.sources.binance.heal import Healer
-from raven.sources.binance.messages import decode_frames
+from raven.sources.binance.intake import Intake
+from raven.sources.binance.messages import ControlReply
 from raven.sources.binance.protocol import VenueProtocol
 from raven.sources.binance.rest import BinanceRest
 from raven.sources.binance.symbol_watch import SymbolWatch
 from raven.sources.binance.symbols import SymbolList
+from raven.sources.binance.venue_clock import ClockWatch
 from raven.sources.binance.watermark import Watermark
 from raven.telemetry import Telemetry
 
 IDLE_S: Final = 1.0
 HOLD_TICK_S: Final = 0.05
 HEAL_AFTER_US: Final = 100_000
-
-_NONE: Final = pl.DataFrame(schema=TRADE_DTYPES)
 
 
 def trade_stream(venue: str) -> pa.Schema:
@@ -56,7 +58,7 @@ def trade_stream(venue: str) -> pa.Schema:
 class BinanceSource:
     """Collects the trades of the wanted symbols of one venue and publishes them through `hub`.
 
-    `folder` holds the frames that could not be decoded.
+    `folder` holds the frames that could not be decoded and the trades that cannot be true.
     """
 
     def __init__(
@@ -74,10 +76,13 @@ class BinanceSource:
             hub.journal.tail_ids(), max_us=round(settings.hold_max_s * 1e6), max_rows=settings.hold_max_rows
         )
         self.rest = BinanceRest(settings, protocol, telemetry=telemetry)
-        self._left: set[str] = set()  # frames of these may still be under way
-        self._catch_up = CatchUp(
-            self.rest, protocol, hold=self._hold, left=self._left, fetched=self._take_fetched, telemetry=telemetry
+        self._intake = Intake(
+            protocol, DeadLetters(folder / "dead_letters.jsonl"), answered=self._answered, telemetry=telemetry
         )
+        self._catch_up = CatchUp(
+            self.rest, protocol, hold=self._hold, wanted=self._intake.wanted, fetched=self._take_fetched,
+            telemetry=telemetry,
+        )  # fmt: skip
         self.feed = Feed(
             settings, protocol, frames=self._frames, telemetry=telemetry, is_behind=self._catch_up.is_behind,
             carried_again=self._catch_up.carried_again,
@@ -86,11 +91,12 @@ class BinanceSource:
         self._watch = SymbolWatch(
             self._symbols, self.facts, venue=self.venue, poll_s=settings.symbols_poll_s, telemetry=telemetry
         )
+        self._clock = ClockWatch(self._symbols, venue=self.venue, poll_s=settings.symbols_poll_s, telemetry=telemetry)
         self._healer = Healer(
-            self.rest, protocol, fetched=self._take_fetched, absent=self._hold.absent, telemetry=telemetry
-        )
+            self.rest, protocol, fetched=self._take_fetched, absent=self._hold.absent, told=self._hold.told,
+            telemetry=telemetry,
+        )  # fmt: skip
         self._epochs = Epochs(self.rest, protocol, telemetry=telemetry)
-        self._dead_letters = DeadLetters(folder / "dead_letters.jsonl")
         self._fetched: list[pl.DataFrame] = []
         self._ended: list[Released] = []
         self._turn = asyncio.Lock()
@@ -120,7 +126,7 @@ class BinanceSource:
 
     def want(self, symbols: Mapping[str, int | None]) -> None:
         """Collect these symbols from now on. Each comes with the last id before its session: no gap begins there."""
-        self._left.difference_update(symbols)
+        self._intake.want(symbols)
         self.feed.want(symbols)
         self._hold.begin(symbols)
         self._watch.want(symbols)
@@ -133,7 +139,7 @@ class BinanceSource:
         self.feed.leave(symbols)
         self._watch.leave(symbols)
         await self._publish_pending()
-        self._left.update(symbols)
+        self._intake.leave(symbols)
         self._ended.append(self._hold.end(symbols, monotonic_ns() // 1_000))
         await self._publish_pending()
         self.facts.forget(self.venue, symbols)
@@ -148,8 +154,13 @@ class BinanceSource:
         return self.feed.acknowledged
 
     def links(self) -> list[control_pb2.Link]:
-        """The connections to the exchange."""
-        return self.feed.links()
+        """The connections to the exchange; its REST only while it lets no request through."""
+        links = self.feed.links()
+        if refusal := self.rest.refusal:
+            links.append(
+                control_pb2.Link(name="rest", target=self.rest.url, connected=False, error=refusal, needed=True)
+            )
+        return links
 
     def problems(self) -> list[str]:
         """Streams the exchange refuses."""
@@ -164,6 +175,7 @@ class BinanceSource:
             group.create_task(self._healer.run())
             group.create_task(self._catch_up.run())
             group.create_task(self._watch.run())
+            group.create_task(self._clock.run())
             group.create_task(self._epochs.run(self._hold))
             group.create_task(self._publish_all())
 
@@ -179,6 +191,9 @@ class BinanceSource:
                 "held_left", f"{self._hold.held_rows} rows wait for others and are fetched at the next start"
             )
         await self.rest.close()
+
+    def _answered(self, reply: ControlReply, connection: int) -> None:
+        self.feed.answered(reply, connection)
 
     def _take_fetched(self, trades: pl.DataFrame) -> None:
         self._fetched.append(trades)
@@ -207,45 +222,27 @@ class BinanceSource:
         return is_idle and self.feed.connected and bool(self.feed.acknowledged)
 
     def _release(self, now_us: int) -> Released:
-        trades = self._decode() if self._frames.rows else _NONE
+        trades = self._intake.decode(self._frames.take())
+        self.feed.drained()
         if self._fetched:
             fetched, self._fetched = self._fetched, []
             trades = pl.concat([*fetched, trades])
-        if self._left and trades.height:
-            came = trades.height
-            trades = trades.filter(~pl.col("symbol").is_in(list(self._left)))
-            self._telemetry.add("unwanted_rows", came - trades.height)
+        trades = self._intake.wanted_only(trades)
+        latest_us = self._clock.latest_us(self._watermark.at(now_us), trades.get_column("ts_event"))
+        trades, ahead = self._intake.in_time(trades, latest_us)
+        if ahead.height and self._clock.doubt():  # fetched again they would be the same
+            for symbol, trade_id in (
+                ahead.filter(pl.col("origin") == ORIGIN_REST).select("symbol", "trade_id").iter_rows()
+            ):
+                self._hold.absent(symbol, trade_id, trade_id + 1)
         released = self._hold.take(trades, now_us)
         if self._ended:
             ended, self._ended = self._ended, []
             released = joined([*ended, released])
+        self._intake.refuse(released.refused, BadReason.ID_AHEAD)
         self._healer.ask([item for item in self._hold.missing if item.since_us <= now_us - HEAL_AFTER_US])
         self._account(released)
         return released
-
-    def _decode(self) -> pl.DataFrame:
-        items = self._frames.take()
-        self.feed.drained()
-        frames, stamps, connections = zip(*items, strict=True)
-        decoded = decode_frames(frames, stamps, event=self._protocol.event, latest_us=tomorrow_us())
-        self._telemetry.add("frames", len(frames))
-        self._telemetry.add("bytes", sum(map(len, frames)), upstream="exchange")
-        if decoded.other:
-            self._telemetry.add("ignored_frames", decoded.other.total())
-        for reply, position in zip(decoded.control, decoded.control_at, strict=True):
-            self.feed.answered(reply, connections[position])
-        for dead in decoded.dead:
-            self._telemetry.add("dead_frames", reason=dead.reason)
-        if decoded.dead:
-            try:
-                self._dead_letters.keep(decoded.dead)
-                kept_in = str(self._dead_letters.path)
-            except OSError as error:  # they are counted, and nothing else waits for them
-                kept_in = f"nothing: {self._dead_letters.path}: {error.strerror or error}"
-            self._telemetry.warning(
-                "dead_frames", "frames could not be decoded", frames=len(decoded.dead), kept_in=kept_in
-            )
-        return decoded.trades
 
     def _account(self, released: Released) -> None:
         if released.duplicates:

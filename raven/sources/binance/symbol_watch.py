@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Final
 
 from raven.clock import Backoff
 from raven.errors import ExchangeError, RavenError
@@ -12,8 +11,6 @@ from raven.rpc.limits import MOST_SUGGESTED
 from raven.rpc.subscriptions import SubscriptionTable
 from raven.sources.binance.symbols import TRADING, SymbolList
 from raven.telemetry import Telemetry
-
-MOST_OFFSET_MS: Final = 1_000.0
 
 
 class SymbolWatch:
@@ -78,7 +75,6 @@ class SymbolWatch:
                     self._note(symbol)
                 if self.on_symbols is not None:
                     await self.on_symbols()
-                await self._measure_clock()
                 self._is_unread = False
                 backoff.reset()
             except RavenError as error:
@@ -101,13 +97,3 @@ class SymbolWatch:
             self._telemetry.info("symbol_trades", f"{symbol} trades again", symbol=symbol, state=state)
         else:
             self._telemetry.warning("symbol_state", message, symbol=symbol, state=state)
-
-    async def _measure_clock(self) -> None:
-        offset_ms = await self._symbols.clock_offset_ms()
-        self._telemetry.set("clock_offset_ms", offset_ms)
-        if abs(offset_ms) > MOST_OFFSET_MS and not self._is_off:
-            self._telemetry.warning(
-                "clock_offset", f"the clock of {self._venue} is {offset_ms / 1000:+.1f} s from ours",
-                hint="latencies are wrong by as much; check this machine's time service",
-            )  # fmt: skip
-        self._is_off = abs(offset_ms) > MOST_OFFSET_MS

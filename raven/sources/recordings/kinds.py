@@ -209,6 +209,7 @@ def _symbols(path: Path, by_column: Sequence[str] | None) -> list[Told]:
 class _Record(msgspec.Struct):
     t: str
     exchange: str = ""
+    e: msgspec.UnsetType = msgspec.UNSET  # a frame has it, whose `t` may be anything
 
 
 def _describe_json_lines(path: Path, head: bytes, first: bytes) -> Recording:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from raven.errors import InputError
+from raven.settings import expanded
 
 
 def expand(paths: Iterable[str | Path]) -> list[Path]:
@@ -14,7 +15,7 @@ def expand(paths: Iterable[str | Path]) -> list[Path]:
 
     Raises InputError when nothing matches.
     """
-    return [path for given in paths for path in _expand(Path(given).expanduser())]
+    return [path for given in paths for path in _expand(expanded(given))]
 
 
 def _expand(path: Path) -> list[Path]:

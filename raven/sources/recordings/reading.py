@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
@@ -12,6 +12,7 @@ from typing import Final, Literal, TypeAlias
 import polars as pl
 
 from raven.batches.gate import BadReason, count
+from raven.batches.repeats import conflict, settle, told_twice
 from raven.batches.schema import TRADE_DTYPES
 from raven.errors import InputError, argument
 from raven.sources.binance import TradeEvent
@@ -26,6 +27,9 @@ from raven.sources.recordings.replies import read_reply
 from raven.sources.recordings.tables import read_csv, read_own_csv
 
 OnBad: TypeAlias = Literal["raise", "skip"]
+
+ReportSkipped: TypeAlias = Callable[[Path, Counter[BadReason]], None]
+"""Hears of each file of which rows were skipped, and of how many for which reason."""
 
 _BY_ID: Final = frozenset({RecordingKind.ARCHIVE_CSV, RecordingKind.REST_JSON})
 _PLACES: Final = {
@@ -43,6 +47,7 @@ _TABLES: Final = {
     RecordingKind.ARROW_STREAM: read_ipc,
     RecordingKind.OWN_CSV: read_own_csv,
 }
+SHOWN_CONFLICTS: Final = 5
 _EVENTS: Final[tuple[TradeEvent, ...]] = ("trade", "aggTrade")
 
 
@@ -60,24 +65,68 @@ def read_trades(
     """All trades of one or more recordings as one frame with the columns of TRADE_SCHEMA.
 
     Archives and REST replies come sorted by symbol and id; raw captures, collectors' CSV, Parquet and journals in
-    the order recorded, file after file as given, repeats and gaps included.
+    the order recorded, file after file as given, gaps included. Each id comes once: how many repeats of the same trade
+    were left out is told by a RecordingWarning; another trade under an id that is taken is a conflict.
 
     - `symbol`: of files with many symbols, the one to read; of files that name none, whose trades they are.
     - `event`: of raw captures, `trade` or `aggTrade` frames; by default trades, or aggregate trades where there are
       none. The two series, and two venues, never mix.
     - `venue`: the files that tell another one are refused; of Parquet with a column venue, the one to read.
-    - `on_bad`: what to do with a line that holds no usable trade: `raise`, or `skip` it and tell how many there
-      were, with their reasons, by a RecordingWarning per file.
+    - `on_bad`: what to do with a line that holds no usable trade, and at a conflict: `raise`, or `skip` it and tell
+      how many there were, with their reasons, by a RecordingWarning.
 
     Raises InputError naming the file, and where it can the line, when a file is missing, empty, damaged or no
     recording of trades, when the symbol cannot be told, or when files do not fit together.
+
+    Columns: symbol (String); trade_id (Int64); ts_event, ts_recv (Datetime[us, UTC]); price (Float64, quote per base
+    unit); quantity (Float64, base units); side (Int8, the aggressor's: +1 buy, -1 sell); origin (Int8, 0 live, 1 REST,
+    2 archive).
+
+    >>> trades = raven.read_trades("BTCUSDT-trades-2026-01-05.zip")
+    >>> trades.select("symbol", "trade_id", "ts_event", "price", "quantity", "side").head(2)
+    shape: (2, 6)
+    ┌─────────┬───────────┬────────────────────────────────┬──────────┬──────────┬──────┐
+    │ symbol  ┆ trade_id  ┆ ts_event                       ┆ price    ┆ quantity ┆ side │
+    │ ---     ┆ ---       ┆ ---                            ┆ ---      ┆ ---      ┆ ---  │
+    │ str     ┆ i64       ┆ datetime[μs, UTC]              ┆ f64      ┆ f64      ┆ i8   │
+    ╞═════════╪═══════════╪════════════════════════════════╪══════════╪══════════╪══════╡
+    │ BTCUSDT ┆ 379468801 ┆ 2026-01-05 00:00:00.021588 UTC ┆ 97216.19 ┆ 0.00132  ┆ -1   │
+    │ BTCUSDT ┆ 379468802 ┆ 2026-01-05 00:00:00.045790 UTC ┆ 97216.34 ┆ 0.01353  ┆ 1    │
+    └─────────┴───────────┴────────────────────────────────┴──────────┴──────────┴──────┘
     """
     plan = _plan(paths, venue, symbol, event, on_bad)
     nothing = pl.DataFrame(schema=TRADE_DTYPES)
-    parts = [_by_id(pl.concat([nothing, *_read(plan, recording)]), [recording]) for recording in plan.recordings]
-    trades = _by_id(pl.concat(parts), plan.recordings)
+    parts = [
+        _by_id(pl.concat([nothing, *_read(plan, recording)]), [recording]).with_columns(_file=pl.lit(number, pl.UInt32))
+        for number, recording in enumerate(plan.recordings)
+    ]
+    trades = _each_once(_by_id(pl.concat(parts), plan.recordings), plan)
     _require_found(plan, found=not trades.is_empty())
-    return trades
+    return trades.drop("_file")
+
+
+def _each_once(trades: pl.DataFrame, plan: _Plan) -> pl.DataFrame:
+    """`trades` with each id once, in their order; what was left out is told."""
+    again = told_twice(trades)
+    if not again.any():
+        return trades
+    placed = trades.with_row_index("_place")
+    settled = settle(placed.filter(again))
+    names = [recording.path.name for recording in plan.recordings]
+    told = [
+        str(conflict(pair, names[pair["_file_kept"]], names[pair["_file"]]))
+        for pair in settled.conflicts[:SHOWN_CONFLICTS].iter_rows(named=True)
+    ]
+    if told and plan.on_bad == "raise":
+        raise InputError(f"a conflict: {told[0]}", hint=f"{argument('on_bad', 'skip')} keeps the earlier of the two")
+    for rows, what in (
+        (settled.repeats, "repeats of trades that are there, id and content"),
+        (settled.conflicts.height, "conflicts, another trade has the id: " + "; ".join(told)),
+    ):
+        if rows:
+            message = f"{', '.join(names)}: {rows} {'row' if rows == 1 else 'rows'} left out: {what}"
+            warnings.warn(message, RecordingWarning, stacklevel=3)
+    return pl.concat([placed.filter(~again), settled.kept]).sort("_place").drop("_place")
 
 
 def iter_trades(
@@ -90,12 +139,43 @@ def iter_trades(
 ) -> Iterator[pl.DataFrame]:
     """The trades of `read_trades` in frames of at most `batch_rows` rows, in memory that does not grow with the files.
 
-    Everything comes in the order of the files: an archive that is not sorted by id raises InputError in the middle
-    (REST replies are read whole). What can be wrong with the arguments is raised by the call itself.
+    Everything comes in the order of the files, repeats included: an archive that is not sorted by id raises InputError
+    in the middle (REST replies are read whole). What can be wrong with the arguments is raised by the call itself.
+
+    Columns: symbol (String); trade_id (Int64); ts_event, ts_recv (Datetime[us, UTC]); price (Float64, quote per base
+    unit); quantity (Float64, base units); side (Int8, the aggressor's: +1 buy, -1 sell); origin (Int8, 0 live, 1 REST,
+    2 archive).
+
+    >>> [frame.height for frame in raven.iter_trades("BTCUSDT-trades-2026-01-05.zip", batch_rows=3000)]
+    [3000, 3000, 1200]
     """
     if batch_rows < 1:
         raise InputError(f"batch_rows is {batch_rows}", hint="it must be 1 or more")
     return _iterate(_plan(paths, venue, symbol, event, on_bad), batch_rows)
+
+
+def iter_files(
+    *paths: str | Path,
+    venue: str | None = None,
+    symbol: str | None = None,
+    event: TradeEvent | None = None,
+    on_bad: OnBad = "raise",
+    report: ReportSkipped | None = None,
+) -> Iterator[tuple[Path, pl.DataFrame]]:
+    """The trades of `iter_trades` with the file each frame is of: file after file, rows in whatever order they are.
+
+    `report` hears of lines that were skipped, instead of a RecordingWarning.
+    """
+    plan = _plan(paths, venue, symbol, event, on_bad)
+    if report is not None:
+        plan.report = report
+    return _iterate_files(plan)
+
+
+def _warn(path: Path, skipped: Counter[BadReason]) -> None:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
+    message = f"{path.name}: {skipped.total()} {'row' if skipped.total() == 1 else 'rows'} skipped: {reasons}"
+    warnings.warn(message, RecordingWarning, stacklevel=2)
 
 
 @dataclass(slots=True)
@@ -107,6 +187,7 @@ class _Plan:
     symbol: str | None
     event: TradeEvent | None
     on_bad: OnBad
+    report: ReportSkipped = _warn
     seen: set[str] = field(default_factory=set)
 
 
@@ -142,7 +223,8 @@ def _one_of_each(what: str, told: dict[str, str | None], wanted: str | None) -> 
     if wanted is not None:
         for value, name in by_value.items():
             if value != wanted:
-                raise InputError(f"{name} is of {what} {value}, not {wanted}")
+                hint = "the two series have ids of their own" if what == "event" else ""
+                raise InputError(f"{name} is of {what} {value}, not {wanted}", hint=hint)
     if len(by_value) > 1:
         listed = ", ".join(f"{name} is of {value}" for value, name in by_value.items())
         raise InputError(f"the files do not belong to one {what}: {listed}", hint="read them one by one")
@@ -194,11 +276,7 @@ def _read(plan: _Plan, recording: Recording) -> Iterator[pl.DataFrame]:
                 plan.seen.update(named.get_column("symbol").unique())
         yield wanted
     if skipped:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
-        message = (
-            f"{recording.path.name}: {skipped.total()} {'row' if skipped.total() == 1 else 'rows'} skipped: {reasons}"
-        )
-        warnings.warn(message, RecordingWarning, stacklevel=2)
+        plan.report(recording.path, skipped)
 
 
 def _of_our_markets(trades: pl.DataFrame) -> tuple[pl.DataFrame, int]:
@@ -237,6 +315,16 @@ def _iterate(plan: _Plan, batch_rows: int) -> Iterator[pl.DataFrame]:
                 _require_order(trades, last_ids, recording)
             found = True
             yield from trades.iter_slices(batch_rows)
+    _require_found(plan, found=found)
+
+
+def _iterate_files(plan: _Plan) -> Iterator[tuple[Path, pl.DataFrame]]:
+    found = False
+    for recording in plan.recordings:
+        for trades in _read(plan, recording):
+            if trades.height:
+                found = True
+                yield recording.path, trades
     _require_found(plan, found=found)
 
 

@@ -13,6 +13,7 @@ from raven.batches.batch import BatchMeta, Cursor
 from raven.batches.ipc import decode
 from raven.batches.schema import to_frame, to_record_batch
 from raven.journal import Entry, JournalReader
+from raven.sources.ordering import LeftOut
 from raven.sources.replay.recording import Choice, Recorded
 
 _CLOCKS_APART_US: Final = 600_000_000
@@ -20,12 +21,16 @@ _CLOCKS_APART_US: Final = 600_000_000
 
 
 class JournalRecording:
-    """Journals of trades of `venue`, in the order given; see Recording. Raises JournalError for one without batches."""
+    """Journals of trades of `venue`, one after the other; see Recording.
+
+    Raises JournalError for one without batches.
+    """
 
     def __init__(self, readers: Sequence[JournalReader], choice: Choice, *, venue: str, identity: str) -> None:
         self.venue = venue
         self.name = ", ".join(str(reader.path) for reader in readers)
         self.identity = identity
+        self.left_out = LeftOut()  # what was recorded comes as it came
         self._readers = list(readers)
         self._choice = choice
         self.symbols: Sequence[str] = choice.among({symbol for reader in readers for symbol in reader.tail_ids()})

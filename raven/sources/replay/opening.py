@@ -13,19 +13,28 @@ from raven.sources.binance.protocol import EVENTS
 from raven.sources.recordings.kinds import Recording as Described
 from raven.sources.recordings.kinds import RecordingKind, describe
 from raven.sources.recordings.paths import expand
+from raven.sources.recordings.reading import OnBad
 from raven.sources.replay.files import FileRecording
 from raven.sources.replay.journals import JournalRecording
 from raven.sources.replay.recording import Choice, Recording
 
 
 def open_recording(
-    paths: Sequence[Path], *, venue: str | None = None, choice: Choice | None = None, speed: float | None = None
+    paths: Sequence[Path],
+    *,
+    venue: str | None = None,
+    choice: Choice | None = None,
+    speed: float | None = None,
+    on_bad: OnBad = "raise",
+    folder: Path | None = None,
 ) -> Recording:
     """What of the recordings at `paths` is to be replayed at `speed` (None: as fast as it is read).
 
-    `venue` is for recordings that do not tell theirs. Raises InputError or JournalError when a path cannot be read to
-    its end, when they do not belong to one venue or it has to be asked for, or when there is nothing of the chosen
-    symbols or time.
+    `venue` is for recordings that do not tell theirs, and is asked for where it is needed. The order of paths does not
+    matter: journals follow each other in time, the trades of files are put in order, in `folder` where they do not fit
+    into memory (None: where temporary files are). Bad rows and conflicts of files are skipped and counted where
+    `on_bad` says so. Raises InputError or JournalError when a path cannot be read to its end, when they do not belong
+    to one venue, or when there is nothing of the chosen symbols or time.
     """
     choice = choice or Choice()
     if choice.start_us is not None and choice.end_us is not None and choice.start_us >= choice.end_us:
@@ -38,12 +47,15 @@ def open_recording(
             "journals and files cannot be replayed together", hint="`raven import` makes a journal of files"
         )
     if journals:
-        readers = [_reader(path) for path in journals]
+        readers = sorted(map(_reader, journals), key=_began_us)
         identity = _identity([f"journal {reader.id}" for reader in readers], choice)
         return JournalRecording(readers, choice, venue=found, identity=identity)
-    files = [f"{one.path.name} ({one.path.stat().st_size} bytes)" for one in described]
-    identity = _identity(files, choice)
-    return FileRecording(_series(described), choice, venue=found, event=EVENTS[found], identity=identity, speed=speed)
+    files = sorted(f"{one.path.name} ({one.path.stat().st_size} bytes)" for one in described)
+    identity = f"{_identity(files, choice)} in the order of ids" + (" without bad rows" if on_bad == "skip" else "")
+    return FileRecording(
+        _series(described), choice, venue=found, event=EVENTS[found], identity=identity, speed=speed, on_bad=on_bad,
+        folder=folder,
+    )  # fmt: skip
 
 
 def _series(described: Sequence[Described]) -> dict[str | None, list[Path]]:
@@ -71,6 +83,12 @@ def _reader(path: Path) -> JournalReader:
             hint="replay it with the Raven that wrote it",
         )
     return reader
+
+
+def _began_us(reader: JournalReader) -> int:
+    """When the recorded time begins (UTC, microseconds); a journal may have been imported in any order."""
+    watermarks_us = (entry.meta.watermark_us or entry.meta.appended_us for entry in reader.entries())
+    return next(watermarks_us, 0)
 
 
 def _identity(recordings: Sequence[str], choice: Choice) -> str:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from raven.batches.batch import BatchMeta, Cursor, Gap
 from raven.errors import InputError
 from raven.journal import Hole
+from raven.sources.ordering import LeftOut
 
 SHOWN: Final = 10
 """So many of a recording's symbols are named."""
@@ -51,8 +52,10 @@ class Choice:
         return trades.filter(pl.col("symbol").is_in(list(self.symbols))) if self.symbols else trades
 
     def of_time(self, trades: pl.DataFrame) -> pl.DataFrame:
-        """The rows of the chosen time, whatever their symbol."""
-        time_us = pl.col("ts_event").dt.epoch("us")
+        """The rows of the chosen time, whatever their symbol; of bars (they have an open_time) by that."""
+        if self.start_us is None and self.end_us is None:
+            return trades
+        time_us = pl.col("ts_event" if "ts_event" in trades.columns else "open_time").dt.epoch("us")
         if self.start_us is not None:
             trades = trades.filter(time_us >= self.start_us)
         return trades if self.end_us is None else trades.filter(time_us < self.end_us)
@@ -85,10 +88,11 @@ class Recorded(NamedTuple):
 
 
 class Recording(Protocol):
-    """One or more recordings of one venue, read one after the other.
+    """One or more recordings of one venue: journals one after the other, files put in order.
 
     - `name`: for people. `identity`: what is replayed of what, in words; a replay is only gone on with under the same.
     - `symbols`: the chosen ones, sorted. `first_us`, `last_us`: from when to when it was recorded.
+    - `left_out`: rows that will not come, and why.
     """
 
     venue: str
@@ -97,6 +101,7 @@ class Recording(Protocol):
     symbols: Sequence[str]
     first_us: int
     last_us: int
+    left_out: LeftOut
 
     def batches(self, after: Cursor | None, last_ids: Mapping[str, int]) -> Iterator[Recorded]:
         """The batches after the place `after` (None: all); blocking.

@@ -126,6 +126,7 @@ class ReplaySource:
 
     async def run(self) -> None:
         """Publish from where the journal ends; raises InputError or JournalError when it cannot be gone on with."""
+        self._tell_left_out()
         batches = self._recording.batches(await asyncio.to_thread(self._place), self._hub.journal.tail_ids())
         await self._rest()
         while ahead := await asyncio.to_thread(_take, batches):
@@ -144,6 +145,13 @@ class ReplaySource:
             await self._until_acknowledged()
         else:
             await asyncio.Event().wait()
+
+    def _tell_left_out(self) -> None:
+        left_out = self._recording.left_out
+        if left_out.repeats:
+            self._telemetry.add("duplicate_rows", left_out.repeats)
+        for sentence in left_out.sentences():
+            self._telemetry.warning("left_out", f"{self._recording.name}: {sentence}")
 
     async def _close_windows(self) -> None:
         """Say that no trade will come: windows that are still open are sent as they stand, as on a live day's end."""

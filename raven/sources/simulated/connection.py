@@ -8,6 +8,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import takewhile
 from typing import Final
 
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -179,7 +180,8 @@ class Connection:
             self._queued.append(data)
 
     def _damaged(self, frames: list[bytes]) -> bytes:
-        for damage, struck in self._damages:
+        together = list(takewhile(lambda entry: not entry[0].is_lie, self._damages)) or self._damages[:1]
+        for damage, struck in together:
             frames = damage.apply(frames)
             if damage.has_struck and not struck.done():
                 struck.set_result(True)

@@ -1,15 +1,22 @@
-"""What a fault does to the frames of one connection: left out, repeated, swapped, garbled. Pure."""
+"""What a fault does to the frames of one connection: left out, repeated, swapped, garbled, joined by lies. Pure."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
 from raven.sources.simulated.faults import Fault
-from raven.sources.simulated.frames import TWO_BYTE_LENGTH
+from raven.sources.simulated.frames import FIN_TEXT, TWO_BYTE_LENGTH, one_frame
 
 _NOT_IN_JSON: Final = b"\x01"
 _SPOILT_BYTES: Final = 8
+_LARGEST_ID: Final = 2**63 - 1
+_MICROSECONDS_FROM: Final = 10**15
+_LIES: Final = frozenset({"leap", "future", "strange"})  # they join one frame, whatever their number
+_ID: Final = re.compile(r'(?<="[ta]":)(\d+)')
+_TIME: Final = re.compile(r'(?<="T":)(\d+)')
+_SYMBOL: Final = re.compile(r'(?<="s":")([^"]+)')
 
 
 class Damage:
@@ -18,9 +25,14 @@ class Damage:
     def __init__(self, fault: Fault) -> None:
         self.fault = fault
         self.has_struck = False
-        self._left = fault.count
+        self._left = 1 if fault.kind in _LIES else fault.count
         self._mark = f'"s":"{fault.symbol}"'.encode() if fault.symbol else b""
         self._held: list[bytes] = []
+
+    @property
+    def is_lie(self) -> bool:
+        """Whether it adds frames that cannot be: beside others it would lie about their lies."""
+        return self.fault.kind in _LIES
 
     @property
     def is_over(self) -> bool:
@@ -52,8 +64,44 @@ class Damage:
                 return (frame, frame)
             case "reorder":
                 return (frame, self._held.pop())
+            case kind if kind in _LIES:
+                return _joined(frame, self.fault)
             case _:
                 return (_garbled(frame, is_cut=self._left % 2 == 1),)
+
+
+def _text(frame: bytes) -> str:
+    return frame[2 if frame[1] < TWO_BYTE_LENGTH else 4 :].decode()
+
+
+def _joined(frame: bytes, fault: Fault) -> tuple[bytes, ...]:
+    """The frame and the lies of a fault."""
+    match fault.kind:
+        case "leap":
+            return (frame, _leaping(frame, fault.count))
+        case "future":
+            return (_future(frame, fault.seconds), frame)
+        case _:
+            return (frame, *(_strange(frame, number) for number in range(fault.count)))
+
+
+def _leaping(frame: bytes, ids: int) -> bytes:
+    text = _ID.sub(lambda found: str(min(int(found[1]) + ids, _LARGEST_ID)), _text(frame), count=1)
+    return one_frame(FIN_TEXT, text.encode())
+
+
+def _future(frame: bytes, seconds: float) -> bytes:
+    def later(found: re.Match[str]) -> str:
+        time = int(found[1])
+        return str(time + round(seconds * (1e6 if time >= _MICROSECONDS_FROM else 1e3)))
+
+    return one_frame(FIN_TEXT, _TIME.sub(later, _text(frame), count=1).encode())
+
+
+def _strange(frame: bytes, number: int) -> bytes:
+    """A symbol as nobody would list it: letters that break out of paths, every other out of lines and colours too."""
+    text = _SYMBOL.sub(lambda _: rf"../\u001b[31mX{number}\n" if number % 2 else f"../X{number}", _text(frame), count=1)
+    return one_frame(FIN_TEXT, text.encode())
 
 
 def _garbled(frame: bytes, *, is_cut: bool) -> bytes:
@@ -62,7 +110,7 @@ def _garbled(frame: bytes, *, is_cut: bool) -> bytes:
     Neither can be taken for another trade, and both are still UTF-8.
     """
     start = 2 if frame[1] < TWO_BYTE_LENGTH else 4
-    text = frame[start:].decode()
+    text = _text(frame)
     kept = len(text) * 2 // 3
     if is_cut:
         spoilt = text[:kept]

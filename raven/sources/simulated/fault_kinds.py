@@ -41,8 +41,11 @@ KINDS: Final = {
     "repeat": Kind(Target.FRAMES, "sends frames twice", count=5),
     "reorder": Kind(Target.FRAMES, "swaps pairs of neighbouring frames", count=5),
     "garble": Kind(Target.FRAMES, "damages frames: no valid JSON", count=5),
-    "429": Kind(Target.REST, "refuses requests for so long: too many", 3.0),
-    "418": Kind(Target.REST, "refuses requests for so long: banned", 5.0),
+    "leap": Kind(Target.FRAMES, "sends a frame once more, its id so far ahead", count=1_000_000),
+    "future": Kind(Target.FRAMES, "sends a frame once more, before itself, its time so far ahead", 300.0),
+    "strange": Kind(Target.FRAMES, "sends so many trades of symbols that nobody asked for", count=20_000),
+    "429": Kind(Target.REST, "refuses requests for so long: too many, or as it says for ever", 3.0, ways=("forever",)),
+    "418": Kind(Target.REST, "refuses requests for so long: banned, or as it says for ever", 5.0, ways=("forever",)),
     "500": Kind(Target.REST, "fails so many requests", count=3),
     "slow": Kind(Target.REST, "delays so many requests by so long", 2.0, 3),
     "451": Kind(Target.REST, "refuses requests and connections for so long: blocked region", 5.0),
@@ -51,7 +54,11 @@ KINDS: Final = {
     "list": Kind(Target.SYMBOL, "lists a symbol that was not there before"),
 }
 
-MOST_KINDS: Final = tuple(name for name, kind in KINDS.items() if kind.target is not Target.SYMBOL and name != "451")
+_BY_NAME_ONLY: Final = frozenset({"451", "leap", "future", "strange"})
+
+MOST_KINDS: Final = tuple(
+    name for name, kind in KINDS.items() if kind.target is not Target.SYMBOL and name not in _BY_NAME_ONLY
+)
 """The kinds of a generated schedule, unless others are asked for."""
 
 

@@ -12,6 +12,9 @@ _ATTEMPTS_S: Final = 300.0
 _PATIENCE: Final = 5
 _FIRST_BAN_S: Final = 120.0
 
+FOREVER_S: Final = 99_999_999_999
+"""A Retry-After that nobody can wait for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -36,6 +39,7 @@ class WeightLimit:
         self._until_s = 0.0
         self._ignored = 0
         self._next_ban_s = _FIRST_BAN_S
+        self._says_forever = False
 
     def admit(self, weight: int, now_s: float) -> Refusal | None:
         """Count a request; None when it may be served."""
@@ -52,11 +56,13 @@ class WeightLimit:
             self.refuse(429, (minute + 1) * _MINUTE_S - now_s, now_s)
         else:
             return None
-        return Refusal(self._status, max(1, math.ceil(round(self._until_s - now_s, 3))), self._until_s)
+        left_s = FOREVER_S if self._says_forever else max(1, math.ceil(round(self._until_s - now_s, 3)))
+        return Refusal(self._status, left_s, self._until_s)
 
-    def refuse(self, status: int, seconds: float, now_s: float) -> None:
-        """Refuse every request from now on for so long."""
+    def refuse(self, status: int, seconds: float, now_s: float, *, says_forever: bool = False) -> None:
+        """Refuse every request from now on for so long; `says_forever`: what it says is much longer."""
         self._status, self._until_s, self._ignored = status, now_s + seconds, 0
+        self._says_forever = says_forever
 
 
 class AttemptLimit:

@@ -75,7 +75,7 @@ class Rest:
         now_s = time.time()
         if self._faults.is_blocked(now_s):
             return blocked()
-        self._faults.meet_refusals()
+        self._faults.meet_refusals(now_s)
         refusal = self._limit.admit(_weight(endpoint, query), now_s)
         if refusal is not None:
             message = f"Too many requests; banned until {refusal.until_s * 1_000:.0f}."

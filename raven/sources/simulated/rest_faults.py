@@ -20,9 +20,9 @@ class _Waiting:
 
 
 class RestFaults:
-    """The faults that are due; `refuse` is how requests are refused for a while (status, seconds)."""
+    """The faults that are due; `refuse` is how requests are refused for a while (status, seconds, now, for ever)."""
 
-    def __init__(self, refuse: Callable[[int, float], None]) -> None:
+    def __init__(self, refuse: Callable[[int, float, float, bool], None]) -> None:
         self._refuse = refuse
         self._waiting: list[_Waiting] = []
         self._blocked_until_s = 0.0
@@ -39,11 +39,11 @@ class RestFaults:
             self._blocked_until_s = now_s + waiting.fault.seconds
         return now_s < self._blocked_until_s
 
-    def meet_refusals(self) -> None:
+    def meet_refusals(self, now_s: float) -> None:
         """Begin the refusals that are due."""
         for kind in ("429", "418"):
             for waiting in self._take(kind):
-                self._refuse(int(kind), waiting.fault.seconds)
+                self._refuse(int(kind), waiting.fault.seconds, now_s, waiting.fault.way == "forever")
 
     def fails(self) -> bool:
         """Whether this request fails."""

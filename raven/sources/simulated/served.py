@@ -59,7 +59,9 @@ class ServedVenue:
         )
         self.player = Player(market, venue, symbols, now_times=options.now_times)
         self._limit = WeightLimit(weight)
-        self._rest_faults = RestFaults(lambda status, seconds: self._limit.refuse(status, seconds, time.time()))
+        self._rest_faults = RestFaults(
+            lambda status, seconds, now_s, forever: self._limit.refuse(status, seconds, now_s, says_forever=forever)
+        )
         self._rest = Rest(venue, symbols, self.player, self._limit, self._rest_faults)
         self.misbehaviour = Misbehaviour(options.faults, venue.name, self.player, symbols, self._rest_faults)
         self._attempts = AttemptLimit(venue.max_attempts_per_5min)

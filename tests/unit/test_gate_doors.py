@@ -1,0 +1,54 @@
+"""Whichever door a row comes in by, it is taken or refused alike, with the same reason."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raven.batches.gate import BadReason
+from tests.unit.doors import BAD, COLUMNS, DOORS, GOOD, REASONS, judged, random_rows
+
+names = [door.__name__ for door in DOORS]
+
+
+@pytest.fixture(scope="module")
+def many():
+    rows = random_rows(100_000, seed=9)
+    return rows, judged(rows)
+
+
+@pytest.mark.parametrize("door", DOORS, ids=names)
+def test_a_hundred_thousand_rows_broken_in_every_way(many, door, tmp_path):
+    rows, right = many
+    came = door(rows, tmp_path)
+    assert came.refused == right.refused
+    assert came.accepted == right.accepted
+    assert set(came.refused) == set(REASONS.values())
+    assert len(came.accepted) > 50_000
+
+
+values = {name: st.sampled_from([*GOOD.get(name, ["7", "7.0", "1e3"]), *BAD[name]]) for name in COLUMNS}
+values["trade_id"] = st.one_of(st.integers(0, 2**63 - 1).map(str), st.sampled_from(BAD["trade_id"]))
+values["price"] = st.one_of(
+    st.floats(allow_nan=True, allow_infinity=True).map(repr), st.decimals(0, 10**9).map(str), values["price"]
+)
+
+
+@settings(max_examples=40)
+@given(st.lists(st.fixed_dictionaries(values), min_size=1, max_size=20))
+def test_any_rows_come_alike_by_every_door(rows):
+    right = judged(rows)
+    with tempfile.TemporaryDirectory() as folder:
+        for door in DOORS:
+            assert door(rows, Path(folder)) == right, door.__name__
+
+
+def test_every_reason_of_a_value_is_reached():
+    assert {REASONS[name] for name in COLUMNS} == {
+        BadReason.BAD_SYMBOL, BadReason.BAD_ID, BadReason.BAD_TIME, BadReason.BAD_PRICE, BadReason.BAD_QUANTITY,
+        BadReason.BAD_SIDE,
+    }  # fmt: skip

@@ -31,8 +31,9 @@ def tables(run: Cluster) -> Tables:
     )
 
 
-def collect(run: Cluster) -> None:
-    run.ctl("start", "--service", "tick_persistence", "--symbol", "BTCUSDT", "--wait", "20")
+def collect(run: Cluster, code: int = 0) -> None:
+    """Start both sinks; `code` is what the first ends with."""
+    run.ctl("start", "--service", "tick_persistence", "--symbol", "BTCUSDT", "--wait", "20", code=code)
     run.ctl("start", "--service", "bar_persistence", "--symbol", "BTCUSDT", "--wait", "0")
 
 

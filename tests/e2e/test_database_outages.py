@@ -113,7 +113,7 @@ def test_databases_that_need_mending_before_anything_is_stored(
         influx.set_token("another")
         run.simulate("--play", str(shared_data / ARCHIVE), "--speed", "max")
         run.start()
-        collect(run)
+        collect(run, code=3)  # all is collected, and cannot be stored now
         wrong = wait_until(lambda: store(run, "tick_persistence", "influx").error, 30, "the wrong token is told")
         assert "influx.token" in wrong
         missing = wait_until(lambda: store(run, "bar_persistence", "timescale").error, 30, "the missing table is told")

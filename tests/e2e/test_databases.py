@@ -95,7 +95,7 @@ def test_futures_and_repeats_into_both_databases(
     with with_databases(tmp_path, bucket, database, stores=EVERYWHERE, data="replay") as (run, databases):
         run.start("raven_timebar", "raven_tibs", "tick_persistence", "bar_persistence")
         run.replay(str(capture), "--speed", "max", name="binance_futures")
-        run.replay(*map(str, ltc), "--speed", "max")
+        run.replay(*map(str, ltc), "--venue", "spot", "--speed", "max")
         for service in ("tick_persistence", "bar_persistence"):
             run.ctl("start", "--service", service, "--symbol", symbols, "--venue", "futures", "--wait", "0")
             run.ctl("start", "--service", service, "--symbol", "LTCUSDT", "--venue", "spot", "--wait", "0")

@@ -32,9 +32,9 @@ def tables(run: Cluster) -> Tables:
 
 
 def collect(run: Cluster, code: int = 0) -> None:
-    """Start both sinks; `code` is what the first ends with."""
+    """Start both sinks; `code` is what the first ends with, the second may not know of its store yet."""
     run.ctl("start", "--service", "tick_persistence", "--symbol", "BTCUSDT", "--wait", "20", code=code)
-    run.ctl("start", "--service", "bar_persistence", "--symbol", "BTCUSDT", "--wait", "0")
+    run.ctl("start", "--service", "bar_persistence", "--symbol", "BTCUSDT", "--wait", "0", code=None if code else 0)
 
 
 def until_stored(run: Cluster, timeout_s: float = 120) -> None:

@@ -176,7 +176,8 @@ def test_settings_are_printed(folder: Path) -> None:
     assert re.search(
         r"futures\.rest_url +http://127\.0\.0\.1:9443 +RAVEN__BINANCE_FUTURES__REST_URL", everything.stdout
     )
-    assert re.search(r"server\.port_tibs +50052 +default", server.stdout)
+    assert "each a default where nothing else is named" in server.stdout
+    assert re.search(r"^server\.port_tibs +50052$", server.stdout, re.MULTILINE)
     assert "binance" not in server.stdout.replace("server.port_binance", "")
     assert (everything.returncode, server.returncode) == (0, 0)
 
@@ -267,7 +268,8 @@ def test_into_the_databases(run: Run, tmp_path: Path, bucket: Bucket, database: 
         assert "failed" not in done.stdout
         for line in block("start --service tick_persistence").splitlines():
             if "start" in line:
-                assert shell(line, tmp_path).returncode == 0
+                # 3: all is collected; the tables that were missing are tried again every half minute
+                assert shell(line, tmp_path).returncode in (0, 3)
 
         def read_back() -> bool:
             code = "import raven; print(raven.scan_trades().collect().height, raven.scan_bars().collect().height)"

@@ -112,7 +112,10 @@ def as_frame(table: Table) -> pl.DataFrame:
         return _from_pandas(table)
     if not _is_table(table):
         raise _no_table(table)
-    return pl.DataFrame(table)
+    try:
+        return pl.DataFrame(table)
+    except pl.exceptions.SchemaError as error:  # a column alone, such as a pandas Series
+        raise _no_table(table) from error
 
 
 def _is_table(value: object) -> bool:
@@ -120,7 +123,7 @@ def _is_table(value: object) -> bool:
 
 
 def _is_pandas(value: object) -> bool:
-    return type(value).__module__.partition(".")[0] == "pandas" and hasattr(value, "reset_index")
+    return type(value).__module__.partition(".")[0] == "pandas" and hasattr(value, "columns")
 
 
 def _from_pandas(table: Any) -> pl.DataFrame:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pandas as pd
 import polars as pl
 import pytest
 
@@ -91,3 +92,16 @@ def test_an_empty_field_is_called_so(tmp_path: Path) -> None:
     path.write_bytes(LINES[0].replace(b",2.0,1.0,", b",,1.0,"))
     with pytest.raises(InputError, match="price is empty; "):
         raven.read_trades(path)
+
+
+def test_what_is_wrong_with_arguments_is_said_in_python() -> None:
+    with pytest.raises(InputError, match="give frames of Polars, pandas or pyarrow"):
+        raven.time_bars(pd.Series([1.0]))
+
+
+def test_bounds_of_a_replay_are_called_as_python_calls_them(tmp_path: Path) -> None:
+    path = tmp_path / "BTCUSDT-trades-2026-01-05.csv"
+    path.write_bytes(LINES[0])
+    with pytest.raises(InputError) as caught:
+        raven.replay(path, start="2026-01-02", end="2026-01-01")
+    assert "--" not in str(caught.value)

@@ -67,7 +67,7 @@ def admitted(trades: Table, *, venue: str, symbol: str, on_bad: OnBad = "raise")
     filled = frame.with_columns(
         *() if has_ids else [pl.lit(0, pl.Int64).alias("trade_id")],
         *() if has_symbols else [pl.lit(symbol or _STANDS_IN).alias("symbol")],
-        *() if "venue" in frame.columns else [pl.lit(venue_named(venue) or venue).alias("venue")],
+        _venues(frame, venue_named(venue) or venue),
     )
     checked = admit(filled, latest_us=tomorrow_us(), origin=ORIGIN_LIVE)
     if checked.refused and on_bad == "raise":
@@ -81,6 +81,18 @@ def admitted(trades: Table, *, venue: str, symbol: str, on_bad: OnBad = "raise")
     if not has_symbols and not symbol:
         good = good.with_columns(symbol=pl.lit(""))
     return Admitted(good.select("venue", *TRADE_DTYPES), checked.refused)
+
+
+def _venues(frame: pl.DataFrame, named: str) -> pl.Expr:
+    """The venue of each row by Raven's names; `named` where the row says none."""
+    if "venue" not in frame.columns:
+        return pl.lit(named).alias("venue")
+    column = pl.col("venue").cast(pl.String).str.strip_chars()
+    spelt = {venue: known for venue in frame.get_column("venue").cast(pl.String).unique().drop_nulls().str.strip_chars()
+             if (known := venue_named(venue))}  # fmt: skip
+    return (
+        pl.when(column.is_null() | (column == "")).then(pl.lit(named)).otherwise(column.replace(spelt)).alias("venue")
+    )
 
 
 def in_order(trades: pl.DataFrame) -> pl.DataFrame:
@@ -100,7 +112,10 @@ def as_frame(table: Table) -> pl.DataFrame:
         return _from_pandas(table)
     if not _is_table(table):
         raise _no_table(table)
-    return pl.DataFrame(table)
+    try:
+        return pl.DataFrame(table)
+    except pl.exceptions.SchemaError as error:  # a column alone, such as a pandas Series
+        raise _no_table(table) from error
 
 
 def _is_table(value: object) -> bool:
@@ -108,7 +123,7 @@ def _is_table(value: object) -> bool:
 
 
 def _is_pandas(value: object) -> bool:
-    return type(value).__module__.partition(".")[0] == "pandas" and hasattr(value, "reset_index")
+    return type(value).__module__.partition(".")[0] == "pandas" and hasattr(value, "columns")
 
 
 def _from_pandas(table: Any) -> pl.DataFrame:

@@ -156,7 +156,7 @@ def is_symbol(name: str | None) -> bool:
 
 def show(value: object) -> str:
     """A value fit for a message: one line, and not a long one."""
-    text = "missing" if value is None else str(value)
+    text = "missing" if value is None else str(value) or "empty"
     text = text if text.isprintable() else repr(text)[1:-1]
     return text if len(text) <= SHOWN_LETTERS else text[:SHOWN_LETTERS] + "…"
 

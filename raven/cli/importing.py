@@ -51,11 +51,11 @@ def import_(
 
 def _print(report: ImportReport) -> None:
     symbols = ", ".join(report.symbols[:10]) + (" …" if len(report.symbols) > 10 else "")
-    output.console.print(f"{output.count(report.rows)} trades of {symbols} into {report.journal}", markup=False)
+    output.console.print(f"{output.counted(report.rows, 'trade')} of {symbols} into {report.journal}", markup=False)
     if report.rebuilt:
         output.console.print("They belong among those that were there: the journal was written anew, in order")
     for sentence in report.left_out:
         output.console.print(sentence, markup=False)
     if report.gaps:
-        gaps, ids = "gap" if report.gaps == 1 else "gaps", "id" if report.missing_ids == 1 else "ids"
-        output.console.print(f"{output.count(report.gaps)} {gaps}, {output.count(report.missing_ids)} {ids} missing")
+        gaps, ids = output.counted(report.gaps, "gap"), output.counted(report.missing_ids, "id")
+        output.console.print(f"{gaps}, {ids} missing")

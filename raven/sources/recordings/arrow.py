@@ -66,11 +66,14 @@ def admit_table(
     table: pl.DataFrame, recording: Recording, symbol: str | None, venue: str | None, latest_us: int
 ) -> Chunk:
     """The trades of a stretch of `recording`, whose rows are numbered in the column LINE; as in `read_tables`."""
-    table = of_venue(table, recording.path.name, venue).drop("venue", strict=False)
+    is_one = len(recording.column_venues) < 2
+    table = of_venue(table, recording.path.name, venue, is_one=is_one).drop("venue", strict=False)
     with _told_of(recording):
         require_columns(table, ("trade_id", *REQUIRED))
     if "symbol" not in table.columns:
         table = table.with_columns(symbol=pl.lit(recording.symbol_or(symbol)))
+    elif isinstance(table.schema["symbol"], pl.String | pl.Categorical | pl.Enum):
+        table = table.with_columns(pl.col("symbol").cast(pl.String).str.to_uppercase())
     with _told_of(recording):
         checked = admit(table, latest_us=latest_us, origin=ORIGIN_ARCHIVE)
     lines = table.get_column(LINE)

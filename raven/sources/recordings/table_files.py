@@ -45,7 +45,9 @@ def survey(path: Path, is_parquet: bool) -> dict[str, list[str]]:
 
 
 def _named(name: str, values: set[str]) -> list[str]:
-    return sorted({VENUE_NAMES.get(value.upper(), value) for value in values} if name == "venue" else values)
+    told = {value.strip() for value in values} - {""}
+    upper = {value.upper() for value in told}
+    return sorted({VENUE_NAMES.get(value.upper(), value) for value in told} if name == "venue" else upper)
 
 
 def _survey_parquet(path: Path) -> dict[str, set[str]]:
@@ -98,21 +100,25 @@ def _sound(batch: pa.RecordBatch) -> pa.RecordBatch:
     return batch
 
 
-def of_venue(frame: pl.DataFrame, name: str, venue: str | None) -> pl.DataFrame:
+def of_venue(frame: pl.DataFrame, name: str, venue: str | None, *, is_one: bool) -> pl.DataFrame:
     """The rows of `venue` where `frame`, of the file `name`, has a column of that name; None: it has to be one venue.
 
-    Raises InputError where it is several.
+    Rows in which the column says nothing are of the venue of the others, if that `is_one`. Raises InputError where it
+    cannot be told, and where it is several.
     """
     if "venue" not in frame.columns:
         return frame
-    venues = frame.get_column("venue").cast(pl.String)
+    venues = frame.get_column("venue").cast(pl.String).str.strip_chars()
+    told = set(venues.unique().drop_nulls()) - {""}
+    is_untold = venues.is_null() | (venues == "").fill_null(value=False)
+    found = _named("venue", told)
+    if (venue is None and len(found) > 1) or (is_untold.any() and not is_one):
+        holds = "trades of " + " and ".join(found) if is_one else f"{_rows(int(is_untold.sum()))} no venue"
+        raise InputError(f"{name} holds {holds}", hint=f"pass {argument('venue')}" if is_one else "name one in each")
     if venue is None:
-        found = _named("venue", set(venues.unique().drop_nulls()))
-        if len(found) > 1:
-            raise InputError(f"{name} holds trades of {' and '.join(found)}", hint=f"pass {argument('venue')}")
         return frame
     spelt = [spelling for spelling, meant in VENUE_NAMES.items() if meant == venue]
-    return frame.filter(venues.str.to_uppercase().is_in([*spelt, venue]))
+    return frame.filter(is_untold | venues.str.to_uppercase().is_in([*spelt, venue]))
 
 
 def values_in_text(text: bytes, column: str) -> Sequence[str]:
@@ -121,5 +127,8 @@ def values_in_text(text: bytes, column: str) -> Sequence[str]:
     header = [name.strip().strip('"').lower() for name in lines[0].decode(errors="replace").split(",")]
     at = header.index(column)
     rows = [line.decode(errors="replace").split(",") for line in lines[1 : max(2, len(lines) - 1)]]
-    values = {row[at].strip().strip('"') for row in rows if len(row) == len(header)}
-    return _named(column, values - {""})
+    return _named(column, {row[at].strip().strip('"') for row in rows if len(row) == len(header)})
+
+
+def _rows(count: int) -> str:
+    return "1 row that names" if count == 1 else f"{count} rows that name"

@@ -22,6 +22,7 @@ _NAMES: Final = MappingProxyType({"id": "trade_id", "time": "ts_event", "maker":
 """What columns of the layouts are called at the gate, where their names differ."""
 
 _OWN_DTYPES: Final = {name: TRADE_DTYPES[name] for name in ("trade_id", "price", "quantity", "origin")}
+_NO_TEXT: Final = "\N{REPLACEMENT CHARACTER}"  # where bytes are no UTF-8
 _BOM: Final = b"\xef\xbb\xbf"
 
 
@@ -79,10 +80,13 @@ def _read(recording: Recording, form: _Form) -> Iterator[Chunk]:
 def _parse(text: bytes, form: _Form, first_line: int) -> Chunk:
     if not text:
         return Chunk(pl.DataFrame(schema=TRADE_DTYPES), [])
-    table = pl.read_csv(
-        text, has_header=False, schema=form.dtypes, quote_char=None, ignore_errors=True,
-        missing_columns="insert", extra_columns="ignore", truncate_ragged_lines=True,
-    )  # fmt: skip
+    try:
+        table = pl.read_csv(
+            text, has_header=False, schema=form.dtypes, quote_char=None, ignore_errors=True,
+            missing_columns="insert", extra_columns="ignore", truncate_ragged_lines=True,
+        )  # fmt: skip
+    except pl.exceptions.ComputeError:  # bytes that are no text, which cost their line alone
+        return _parse_slowly(text, form, first_line)
     # the parser cuts a line too long, and leaves out an empty one, without a word
     lines, separators = text.count(b"\n") + 1, len(form.dtypes) - 1
     is_whole = table.height == lines and text.count(b",") == separators * lines
@@ -96,11 +100,12 @@ def _parse(text: bytes, form: _Form, first_line: int) -> Chunk:
 def _parse_slowly(text: bytes, form: _Form, first_line: int) -> Chunk:
     """Line by line as text, so that every line that gives no trade says why."""
     texts = text.split(b"\n")
-    fields = pl.Series(texts, dtype=pl.Binary).cast(pl.String, strict=False).str.strip_chars("\r").str.split(",")
+    lines = pl.Series(text.decode(errors="replace").split("\n"), dtype=pl.String).str.strip_chars("\r")
+    fields = lines.str.split(",")
     names = list(form.dtypes)
     table = pl.select(
         pl.int_range(first_line, first_line + len(texts)).alias(LINE),
-        (fields.list.len() == len(names)).fill_null(value=False).alias("_whole"),
+        ((fields.list.len() == len(names)) & ~lines.str.contains(_NO_TEXT, literal=True)).alias("_whole"),
         *(fields.list.get(place, null_on_oob=True).alias(name) for place, name in enumerate(names)),
     )
     if "best_match" in names:  # nothing is read from it, but a line cut short shows there

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from raven.batches.schema import SCHEMA_VERSION, TRADE_SCHEMA
-from raven.errors import InputError
+from raven.errors import InputError, argument
 from raven.journal import JournalReader
 from raven.sources.binance.protocol import EVENTS
 from raven.sources.recordings.kinds import Recording as Described
@@ -38,7 +38,10 @@ def open_recording(
     """
     choice = choice or Choice()
     if choice.start_us is not None and choice.end_us is not None and choice.start_us >= choice.end_us:
-        raise InputError("the start of the replay is not before its end", hint="--start and --end are times in UTC")
+        raise InputError(
+            "the start of the replay is not before its end",
+            hint=f"{argument('start')} and {argument('end')} are times in UTC",
+        )
     described = [describe(path) for path in expand(paths)]
     found = _venue({one.venue_for_sure(venue): str(one.path) for one in described})
     journals = [one.path for one in described if one.kind is RecordingKind.JOURNAL]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 import polars as pl
+import pyarrow as pa
 
 from raven.batches.gate import Refusal
 from raven.batches.raw import REQUIRED, admit, require_columns
@@ -129,7 +130,12 @@ def _is_pandas(value: object) -> bool:
 def _from_pandas(table: Any) -> pl.DataFrame:
     """A pandas frame; an index that is called as a column of trades is one."""
     names = [name for name in table.index.names if name in TRADE_DTYPES]
-    return pl.from_pandas(table.reset_index(names) if names else table)
+    named = table.reset_index(names) if names else table
+    try:
+        return pl.from_pandas(named)
+    except pa.ArrowException:  # a column of Python objects of several types: as text each has its own reason
+        mixed = [name for name in named.columns if named[name].dtype == object]
+        return pl.from_pandas(named.astype(dict.fromkeys(mixed, "string")))
 
 
 def _no_table(value: object) -> InputError:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -64,17 +64,22 @@ class Plan:
         return [SERVICES[name].venue for name in self.sources if SERVICES[name].venue in wanted]
 
 
+def _tell(lines: Iterable[str]) -> None:
+    for line in lines:
+        output.console.print(line, soft_wrap=True)
+
+
 async def up(settings: Settings, plan: Plan) -> None:
     """Run until SIGINT, SIGTERM or SIGHUP; raises RavenError when it cannot begin."""
     access = Access.of(settings)
     await require_free_ports(settings, plan.services, access)
-    moved = take_folders(settings, settings.data, plan.services)
+    _tell(take_folders(settings, settings.data, plan.services))  # at once: what follows may fail
     venues = plan.venues(remembered(settings, settings.data, plan.services))
     exchange = await choose_exchange(settings, venues, plan.simulate, plan.simulated_port)
     if exchange.simulated and plan.sources:
         _require_free([(SIMULATE, "--simulated-port", "127.0.0.1", plan.simulated_port)])
     data = data_folder(settings, exchange)
-    moved += take_folders(settings, data, plan.services)
+    _tell(take_folders(settings, data, plan.services))
     before = remembered(settings, data, plan.services)
     wanted: Sequence[Instrument] = () if before else DEFAULTS
     wanted = (plan.instruments or wanted) if plan.collect else ()
@@ -87,8 +92,7 @@ async def up(settings: Settings, plan: Plan) -> None:
         asyncio.get_running_loop().add_signal_handler(number, _stop, stop, supervisor)
     output.console.print(exchange.line)
     output.console.print(f"Data and logs: {data}", soft_wrap=True)
-    for line in [*moved, *_introduction(before, wanted, others)]:
-        output.console.print(line, soft_wrap=True)
+    _tell(_introduction(before, wanted, others))
     async with contextlib.AsyncExitStack() as stack:
         clients = {
             name: await stack.enter_async_context(Client(target_of(settings, name), access)) for name in plan.services

@@ -82,8 +82,9 @@ async def test_many_tasks_keep_to_one_budget(monkeypatch: pytest.MonkeyPatch) ->
         await asyncio.gather(*(rest.get("/trades", weight=25, symbol=f"S{number}") for number in range(12)))
     times = [when for when, _ in server.requests]
     assert len(times) == 12
-    for begin, end in zip(times, times[3:], strict=False):
-        assert end - begin > 0.9, "90 of 100 fit three requests of 25 into a period"
+    # requests are let go in time, but a busy machine may deliver one late and the next in time
+    assert all(end - begin > 0.5 for begin, end in zip(times, times[3:], strict=False))
+    assert times[-1] - times[0] > 2.7, "90 of 100 fit three requests of 25 into a period: twelve take four"
     assert times[-1] - times[0] < 10
     order = [path for _, path in server.requests]
     assert sorted(order[:3]) == [f"/trades?symbol=S{number}" for number in range(3)], "first come, first served"

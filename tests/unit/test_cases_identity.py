@@ -507,6 +507,19 @@ def test_bad_lines_of_ravens_own_csv_are_named(tmp_path):
     assert len(row) == 8
 
 
+def test_a_line_break_in_a_quoted_value_makes_no_trade(tmp_path):
+    rows = trades(range(3)).with_columns(symbol=pl.Series(["BTCUSDT", "A\n../X", "BTCUSDT"]))
+    rows.write_csv(tmp_path / "rows.csv")
+    with pytest.warns(RecordingWarning, match="2 rows skipped: 1 bad_field, 1 bad_symbol"):
+        assert read_trades(tmp_path / "rows.csv", on_bad="skip")["trade_id"].to_list() == [0, 2]
+
+
+def test_what_is_no_path_is_said():
+    for given in (["a"], None, 3):
+        with pytest.raises(InputError, match="is no path"):
+            read_trades(given)
+
+
 def test_a_csv_of_bars_is_no_trades(write):
     header = b"venue,symbol,spec,open_time,close_time,open,high,low,close,volume\n"
     with pytest.raises(InputError, match="looks like bars, not trades"):

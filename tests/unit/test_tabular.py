@@ -160,6 +160,14 @@ def test_step_by_step_counts_what_is_left_out():
         raven.TimeBars(on_bad="ignore").update(own(1))
 
 
+def test_values_of_several_types_cost_their_rows_alone():
+    mixed = own(3).to_pandas()
+    mixed["price"] = pd.Series([1.5, "dear", 2.5], dtype=object)
+    taken = admitted(mixed, venue="", symbol="", on_bad="skip")
+    assert taken.trades["price"].to_list() == [1.5, 2.5]
+    assert [(refusal.row, refusal.value) for refusal in taken.refused] == [(1, "dear")]
+
+
 def test_a_time_after_tomorrow_is_refused():
     far = own(1).with_columns(ts_event=pl.lit(datetime(2099, 1, 1, tzinfo=UTC)))
     with pytest.raises(InputError, match="bad_time: ts_event is 2099-01-01"):

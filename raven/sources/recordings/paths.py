@@ -15,7 +15,12 @@ def expand(paths: Iterable[str | Path]) -> list[Path]:
 
     Raises InputError when nothing matches.
     """
-    return [path for given in paths for path in _expand(expanded(given))]
+    found = []
+    for given in paths:
+        if not isinstance(given, str | Path):
+            raise InputError(f"{given!r} is no path", hint="give each path as a str or a Path, several side by side")
+        found += _expand(expanded(given))
+    return found
 
 
 def _expand(path: Path) -> list[Path]:

@@ -58,7 +58,9 @@ def read_own_csv(recording: Recording, symbol: str | None, venue: str | None) ->
     dtypes = {name: _OWN_DTYPES.get(name, pl.String()) for name in layout.columns}
 
     def admit(table: pl.DataFrame) -> Chunk:
-        unquoted = table.with_columns(pl.col(pl.String).str.strip_chars('" '))
+        text = pl.col(pl.String)  # a quote that does not end here stands for a value with a line break
+        whole = text.str.count_matches('"', literal=True) % 2 == 0
+        unquoted = table.with_columns(pl.when(whole).then(text.str.strip_chars('" ')))
         return admit_table(unquoted, recording, symbol, venue, latest_us)
 
     return _read(recording, _Form(dtypes, [], admit))

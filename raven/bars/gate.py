@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import polars as pl
 import pyarrow as pa
 
-from raven.batches.gate import BadReason, Checked, Refusal, show
+from raven.batches.gate import BadReason, Checked, Refusal, show, value_at
 
 VENUE: Final = re.compile(r"[A-Z0-9_]+")
 """Venues are names of ours and become folders: nothing that needs escaping."""
@@ -60,7 +60,7 @@ def says(refusal: Refusal) -> str:
 def _refusals(bars: pl.DataFrame, rules: Sequence[_Rule], found: pl.DataFrame) -> Iterator[Refusal]:
     for row, *broken in found.iter_rows():
         rule = rules[broken.index(True)]
-        yield Refusal(row, rule.column, show(bars.get_column(rule.column)[row]), rule.reason)
+        yield Refusal(row, rule.column, show(value_at(bars.get_column(rule.column), row)), rule.reason)
 
 
 def _rules(latest_us: int) -> Iterator[_Rule]:

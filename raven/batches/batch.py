@@ -75,7 +75,7 @@ class BatchMeta(msgspec.Struct, frozen=True, omit_defaults=True):
             raise InputError("the batch carries no Raven metadata", hint="is this a Raven journal?")
         try:
             return msgspec.json.decode(raw, type=cls)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise InputError(f"the batch's metadata cannot be read: {error}") from error
 
 

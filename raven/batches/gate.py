@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -21,9 +21,15 @@ from raven.batches.sequence import Array
 EARLIEST_US: Final = 1_230_768_000_000_000
 """2009-01-01 UTC: there was nothing to trade before."""
 
+AFTER_ALL_US: Final = 4_102_444_800_000_000
+"""2100-01-01 UTC: no trade is of a later time, whatever is known of a clock."""
+
 SHOWN_LETTERS: Final = 80
 LONGEST_SYMBOL: Final = 64
 _NEVER: Final = -(2**63)
+_UNITS_A_SECOND: Final = MappingProxyType({"ms": 10**3, "us": 10**6, "ns": 10**9})
+_CALENDAR_S: Final = range(-62_000_000_000, 253_000_000_000)
+"""The seconds that Python's calendar has in any zone; a column may hold others, and cannot hand them out."""
 
 
 class BadReason(StrEnum):
@@ -104,7 +110,7 @@ def check(trades: pl.DataFrame, *, latest_us: int) -> Checked:
     first = np.argmax(np.stack([rule.broken for rule in rules]), axis=0)
     at = np.flatnonzero(broken)
     refused = [
-        Refusal(row, rules[k].column, show(trades.get_column(rules[k].column)[row]), rules[k].reason)
+        Refusal(row, rules[k].column, show(value_at(trades.get_column(rules[k].column), row)), rules[k].reason)
         for row, k in zip(at.tolist(), first[at].tolist(), strict=True)
     ]
     return Checked(trades.filter(pl.Series(~broken)), refused)
@@ -159,6 +165,15 @@ def show(value: object) -> str:
     text = "missing" if value is None else str(value) or "empty"
     text = text if text.isprintable() else repr(text)[1:-1]
     return text if len(text) <= SHOWN_LETTERS else text[:SHOWN_LETTERS] + "…"
+
+
+def value_at(column: pl.Series, row: int) -> Any:
+    """A value in a column; a time beyond the calendar as the number that it is, in words: no datetime can hold it."""
+    if isinstance(column.dtype, pl.Datetime):
+        number, unit = column.to_physical()[row], column.dtype.time_unit
+        if number is not None and number // _UNITS_A_SECOND[unit] not in _CALENDAR_S:
+            return f"{number} {unit} since 1970"
+    return column[row]
 
 
 def count(refused: Iterable[Refusal]) -> Counter[BadReason]:

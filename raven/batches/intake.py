@@ -13,10 +13,9 @@ import polars as pl
 import pyarrow as pa
 
 from raven.batches.batch import BatchMeta
-from raven.batches.gate import Checked, Refusal
+from raven.batches.gate import AFTER_ALL_US, Checked, Refusal
 
 DAY_US: Final = 86_400_000_000
-_NEVER_US: Final = 2**63 - 1
 
 
 class Check(Protocol):
@@ -52,7 +51,7 @@ def latest_us(meta: BatchMeta) -> int:
     The watermark is the exchange's time, and so stands in for a clock of that machine which was set back.
     """
     known_us = max(meta.appended_us, meta.watermark_us or 0)
-    return known_us + DAY_US if known_us else _NEVER_US
+    return min(known_us + DAY_US, AFTER_ALL_US) if known_us > 0 else AFTER_ALL_US
 
 
 def take(rows: pl.DataFrame, select: Callable[[pl.DataFrame], pl.DataFrame], check: Check, *, latest_us: int) -> Taken:

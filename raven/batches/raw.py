@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from raven.batches.gate import Checked, Refusal, check, show
+from raven.batches.gate import Checked, Refusal, check, show, value_at
 from raven.batches.schema import BUY, SELL, TRADE_DTYPES
 from raven.batches.sequence import Array
 from raven.errors import InputError
@@ -86,7 +86,11 @@ def _read(raw: pl.DataFrame, name: str, source: str | None, origin: int) -> pl.S
 def _as_given(refusal: Refusal, raw: pl.DataFrame, source: Mapping[str, str]) -> Refusal:
     """`refusal` in the words of whoever wrote the row."""
     name = source.get(refusal.column)
-    return refusal if name is None else refusal._replace(column=name, value=show(raw.get_column(name)[refusal.row]))
+    return (
+        refusal
+        if name is None
+        else refusal._replace(column=name, value=show(value_at(raw.get_column(name), refusal.row)))
+    )
 
 
 def epoch_us(times: Array) -> Array:
@@ -135,8 +139,7 @@ def _times(column: pl.Series) -> pl.Series:
     utc = TRADE_DTYPES["ts_event"]
     dtype = column.dtype
     if isinstance(dtype, pl.Datetime):
-        zoned = column.dt.replace_time_zone("UTC") if dtype.time_zone is None else column.dt.convert_time_zone("UTC")
-        return zoned.dt.cast_time_unit("us")
+        return _from_datetimes(column.to_physical(), dtype.time_unit).cast(utc)
     if dtype.is_float():
         return _from_floats(column).cast(utc)
     if dtype.is_integer():
@@ -150,6 +153,16 @@ def _times(column: pl.Series) -> pl.Series:
     if dtype == pl.Null:
         return column.cast(utc)
     raise _misfit(column, "times")
+
+
+def _from_datetimes(numbers: pl.Series, unit: str) -> pl.Series:
+    """Microseconds out of what datetimes are made of: Unix times in UTC, also of those without a zone."""
+    if unit == "us":
+        return numbers
+    if unit == "ns":
+        return numbers // 1_000
+    sane = numbers.is_between(-_MICROSECONDS_BELOW // 1_000, _MICROSECONDS_BELOW // 1_000)  # others would wrap
+    return pl.select(pl.when(sane).then(numbers * 1_000)).to_series()
 
 
 def _from_floats(column: pl.Series) -> pl.Series:

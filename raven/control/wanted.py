@@ -34,6 +34,7 @@ MAX_PATTERNS: Final = 256
 MAX_REQUESTERS: Final = 256
 SHOWN_ASIDE: Final = 3
 _MOST_INT64: Final = 2**63 - 1
+_UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 TradeId: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=_MOST_INT64)]
 
@@ -273,7 +274,7 @@ def _entries(content: bytes) -> tuple[list[Wanted], list[Aside]]:
     """The entries of a file that can be served, and the others."""
     try:
         found = msgspec.json.decode(content, type=list[msgspec.Raw])
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         text = msgspec.Raw(msgspec.json.encode(content.decode(errors="replace")))
         return [], [Aside(f"the file is damaged: {error}", text)]
     served, aside = [], []
@@ -281,7 +282,7 @@ def _entries(content: bytes) -> tuple[list[Wanted], list[Aside]]:
         try:
             entry = msgspec.json.decode(raw, type=Wanted)
             why = entry.defect
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except _UNREADABLE as error:
             why = f"it is damaged, or of another version: {error}"
         if why:
             aside.append(Aside(why, msgspec.Raw(raw)))
@@ -296,5 +297,5 @@ def _kept_aside(path: Path) -> list[Aside]:
         return []
     try:
         return msgspec.json.decode(read_file(path), type=list[Aside])
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (OSError, *_UNREADABLE) as error:
         return [Aside(f"{path.name} cannot be read: {error}", msgspec.Raw(b"null"))]

@@ -128,7 +128,7 @@ def _read(path: Path, kind: type[FileT], hint: str) -> FileT | None:
         return msgspec.json.decode(read_file(path), type=kind)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise JournalError(f"{path} cannot be read: {error}", hint=hint) from error
 
 

@@ -197,7 +197,7 @@ class Segment:
                 notes = msgspec.json.decode(metadata.pop(_NOTES_KEY), type=SegmentNotes)
             except KeyError as error:
                 raise DamagedSegmentError(self.path, 0, "its schema carries no Raven metadata") from error
-            except (ValueError, pa.ArrowException, msgspec.MsgspecError, OSError) as error:
+            except (ValueError, pa.ArrowException, msgspec.MsgspecError, RecursionError, OSError) as error:
                 raise self._unreadable(0, error) from error
             return _Header(schema.with_metadata(metadata), notes, file.tell())
 

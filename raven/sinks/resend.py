@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from raven.batches.gate import value_at
 from raven.batches.intake import DAY_US
 from raven.clock import now_us
 from raven.settings import Settings
@@ -50,8 +51,8 @@ def groups(letters: DeadLetters) -> Iterator[dict[str, Any]]:
                 "first": _text(alike["refused_at"].min()),
                 "last": _text(alike["refused_at"].max()),
                 "example": {
-                    name: _text(value)
-                    for name, value in alike.drop(*ADDED, "batch", strict=False).row(0, named=True).items()
+                    column.name: _text(value_at(column, 0))
+                    for column in alike.drop(*ADDED, "batch", strict=False).get_columns()
                 },
             }
 

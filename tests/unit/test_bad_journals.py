@@ -16,17 +16,19 @@ from typer.testing import CliRunner
 
 from raven.aggregators.aggregator import Aggregator
 from raven.bars.time_bars import TimeBarKernel
-from raven.batches import intake
+from raven.batches import gate, intake
 from raven.batches.batch import BatchMeta, Cursor
 from raven.batches.ipc import decode
-from raven.batches.schema import TIME_BAR_SCHEMA, TRADE_SCHEMA, stream_schema, to_frame, to_record_batch
+from raven.batches.schema import TIME_BAR_SCHEMA, TRADE_DTYPES, TRADE_SCHEMA, stream_schema, to_frame, to_record_batch
 from raven.cli.raven import app
+from raven.errors import InputError
 from raven.journal import Journal
 from raven.rpc.hub import Hub
 from raven.rpc.subscriptions import SubscriptionTable
 from raven.sinks.bar_sink import BarSink
 from raven.sinks.dead_letters import BATCHES, FOLDER, DeadLetters, Letters
 from raven.sinks.delta import DeltaBarStore, DeltaTradeStore
+from raven.sinks.resend import groups
 from raven.sinks.sink import FlushLimits, Sink
 from raven.sinks.store import BAR_SCHEMAS, BarKind, BarStore, Refusal, TradeFlush, TradeStore, WriteResult
 from raven.sinks.trade_sink import TradeSink
@@ -312,6 +314,63 @@ async def test_an_aggregator_passes_a_batch_that_cannot_be_read(tmp_path: Path) 
         assert aggregator_on(tmp_path, journal).position(TRADES_FROM) == Cursor("j", 3)
 
 
+# times that no calendar has
+
+BEYOND_US = [-(2**63), -(2**62), 2**62, 2**63 - 1]
+
+
+def with_time(column: str, time_us: int) -> pl.DataFrame:
+    """40 good trades but for the sixth one's time."""
+    rows = some_trades(bad.SYMBOL, 0, 40)
+    physical = rows.get_column(column).to_physical().to_list()
+    physical[5] = time_us
+    return rows.with_columns(pl.Series(column, physical, pl.Int64).cast(TRADE_DTYPES[column]))
+
+
+@pytest.mark.parametrize("watermark_us", [None, 2**63 - 1])
+@pytest.mark.parametrize("column", ["ts_event", "ts_recv"])
+@pytest.mark.parametrize("time_us", BEYOND_US)
+async def test_a_time_beyond_the_calendar_costs_its_row_alone(
+    tmp_path: Path, column: str, time_us: int, watermark_us: int | None
+) -> None:
+    rows = with_time(column, time_us)
+    later = some_trades(bad.SYMBOL, 10**6, 1)
+    batches = [
+        (to_record_batch(rows, TRADE_SCHEMA), BatchMeta("j", 1, watermark_us=watermark_us)),
+        (to_record_batch(later, TRADE_SCHEMA), BatchMeta("j", 2)),
+    ]
+    sink = trade_sink(DeltaTradeStore(tmp_path / "delta"), tmp_path)
+    async with running(sink, TRADES_FROM) as acknowledged:
+        for batch, meta in batches:
+            await asyncio.wait_for(sink.take(TRADES_FROM, batch, meta), 60)
+        await until_acknowledged(acknowledged, Cursor("j", 2))
+    assert pl.scan_delta(str(tmp_path / "delta" / "trades")).collect().height == 40
+    [group] = groups(DeadLetters(tmp_path / FOLDER))
+    assert group["reason"] == f"{column}: a time lies between 2009 and tomorrow"
+    assert group["example"][column] == f"{time_us} us since 1970"
+    bars, aggregator = await bars_of(tmp_path, batches)
+    assert bars["total_ticks"].sum() == 39
+    assert aggregator._telemetry.totals["refused_rows"] == 1
+
+
+@pytest.mark.parametrize("time_us", BEYOND_US)
+async def test_a_bar_whose_time_is_beyond_the_calendar_costs_itself_alone(tmp_path: Path, time_us: int) -> None:
+    good = bad.good_bars("time_bars")
+    opens = good.get_column("open_time").to_physical().to_list()
+    opens[3] = time_us
+    bars = good.with_columns(pl.Series("open_time", opens, pl.Int64).cast(good.schema["open_time"]))
+    sink = bar_sink(DeltaBarStore(tmp_path / "delta", "time_bars"), tmp_path)
+    async with running(sink, BARS_FROM) as acknowledged:
+        await sink.take(BARS_FROM, to_record_batch(bars, TIME_BAR_SCHEMA), BatchMeta("j", 1))
+        await until_acknowledged(acknowledged, Cursor("j", 1))
+    assert pl.scan_delta(str(tmp_path / "delta" / "time_bars")).collect().height == good.height - 1
+
+
+def test_metadata_that_nests_without_end_is_damaged() -> None:
+    with pytest.raises(InputError, match="metadata cannot be read"):
+        BatchMeta.from_ipc({b"raven.batch": b'{"x":' + b"[" * 50_000})
+
+
 # the rules
 
 
@@ -320,3 +379,4 @@ def test_a_clock_that_was_set_back_refuses_nothing() -> None:
     assert intake.latest_us(BatchMeta(appended_us=1, watermark_us=now_us)) > now_us
     assert intake.latest_us(BatchMeta(appended_us=now_us)) == now_us + intake.DAY_US
     assert intake.latest_us(BatchMeta()) > now_us
+    assert intake.latest_us(BatchMeta(appended_us=2**63 - 1)) == gate.AFTER_ALL_US

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -299,3 +301,15 @@ async def test_a_clock_that_is_none_is_an_error_of_the_exchange(body: str) -> No
     async with serving(lambda _: ok(body, X_MBX_USED_WEIGHT_1M="9" * 5_000)) as server, resting(server.url) as rest:
         with pytest.raises(ExchangeError, match="answered something else"):
             await rest.server_time_ms()
+
+
+@pytest.mark.parametrize("status", [200, 500])
+async def test_an_answer_that_unpacks_without_end_is_not_taken(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    monkeypatch.setattr(transport, "RETRIES", 0)
+    bomb = gzip.compress(b" " * (transport.MOST_ANSWER_BYTES + 1))
+    answer = partial(web.Response, body=bomb, headers={"Content-Encoding": "gzip"}, status=status)
+    async with serving(lambda _: answer()) as server:
+        rest = BinanceRest(BinanceSpotSettings(rest_url=server.url), SPOT)
+        with pytest.raises(ExchangeError, match="more than 64 MiB" if status == 200 else "answers 500"):
+            await rest.get("/bomb", weight=1)
+        await rest.close()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Literal
 
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raven.batches.gate import BadReason
+from raven.batches.gate import AFTER_ALL_US, BadReason
+from raven.batches.raw import admit
 from tests.unit.doors import BAD, COLUMNS, DOORS, GOOD, REASONS, judged, random_rows
 
 names = [door.__name__ for door in DOORS]
@@ -53,3 +56,24 @@ def test_every_reason_of_a_value_is_reached():
         BadReason.BAD_SYMBOL, BadReason.BAD_ID, BadReason.BAD_TIME, BadReason.BAD_PRICE, BadReason.BAD_QUANTITY,
         BadReason.BAD_SIDE,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("zone", [None, "UTC", "America/New_York"])
+@pytest.mark.parametrize("unit", ["ms", "us", "ns"])
+@pytest.mark.parametrize("number", [-(2**63), -(2**62), 2**62, 2**63 - 1, 2**64 // 1000 + 1_700_000_000_000])
+def test_a_datetime_beyond_the_calendar_is_refused_as_what_it_is(
+    zone: str | None, unit: Literal["ms", "us", "ns"], number: int
+) -> None:
+    start = {"ms": 1_700_000_000_000, "us": 1_700_000_000_000_000, "ns": 1_700_000_000_000_000_000}[unit]
+    raw = pl.DataFrame(
+        {
+            "symbol": ["A", "A"], "trade_id": [1, 2], "price": [1.0, 1.0], "quantity": [1.0, 1.0], "side": [1, 1],
+            "ts_event": pl.Series([start, number]).cast(pl.Datetime(unit, zone)),
+        }
+    )  # fmt: skip
+    checked = admit(raw, latest_us=AFTER_ALL_US, origin=0)
+    assert checked.trades["ts_event"].dt.epoch("us").to_list() == [1_700_000_000_000_000]
+    [refusal] = checked.refused
+    assert (refusal.row, refusal.reason) == (1, BadReason.BAD_TIME)
+    if unit == "ms" or (unit == "us" and abs(number) >= 2**62):
+        assert refusal.value == f"{number} {unit} since 1970"

@@ -145,3 +145,10 @@ async def test_patterns_are_bounded_in_length_and_number(tmp_path: Path) -> None
         with pytest.raises(InputError, match="257 patterns; a service collects by 256 at most"):
             await handler.start(control_pb2.StartRequest(symbols=many))
         assert not wanted.entries
+
+
+def test_a_file_that_nests_without_end_is_set_aside(tmp_path: Path) -> None:
+    (tmp_path / "wanted.json").write_bytes(b"[" * 100_000)
+    wanted = WantedFile(tmp_path / "wanted.json", Telemetry("test"))
+    assert not wanted.entries
+    assert "the file is damaged" in wanted.aside

@@ -27,6 +27,8 @@ REQUESTS_AT_ONCE: Final = 4
 """The budget allows four a second, so more are hardly faster; each that is under way at a refusal is one too many."""
 MOST_DIGITS: Final = 9  # of the weight the exchange says was used
 ANSWER_TIMES: Final = 6  # a whole answer takes at most so many times the connect timeout
+MOST_ANSWER_BYTES: Final = 1 << 26
+"""Of one answer, unpacked: the list of all symbols has about 20 MB."""
 HEADERS: Final = {"X-MBX-TIME-UNIT": "MICROSECOND"}
 _MICROSECONDS_FROM: Final = 10**15
 _FAILED: Final = (aiohttp.ClientError, TimeoutError, OSError, ProxyError, ProxyConnectionError, ProxyTimeoutError)
@@ -139,13 +141,15 @@ class BinanceRest:
             async with self._session.get(
                 url, params=parameters, headers=HEADERS, proxy=None if _is_socks(proxy) else proxy
             ) as response:
-                body = await response.read()
+                body = await _bounded(response)
         except _FAILED as error:
             return classify_request(error)
         self._observe(response.headers.get("X-MBX-USED-WEIGHT-1M", ""))
-        if response.status == 200:
+        if body is None and response.status == 200:
+            return Failure(Kind.FAULT, f"answers with more than {MOST_ANSWER_BYTES >> 20} MiB")
+        if body is not None and response.status == 200:
             return body
-        return classify_status(response.status, retry_after=response.headers.get("Retry-After"), body=body)
+        return classify_status(response.status, retry_after=response.headers.get("Retry-After"), body=body or b"")
 
     def _new_session(self) -> aiohttp.ClientSession:
         proxy = self._endpoint.proxy
@@ -197,6 +201,16 @@ class BinanceRest:
         except UNREADABLE as error:
             raise ExchangeError(f"{self.url}{path} answered something else: {body[:80]!r}") from error
         return time_ // 1000 if time_ >= _MICROSECONDS_FROM else time_
+
+
+async def _bounded(response: aiohttp.ClientResponse) -> bytes | None:
+    """The body of an answer; None when it is longer than any can be: it may unpack to thousands of times its size."""
+    body = bytearray()
+    async for part in response.content.iter_any():
+        body += part
+        if len(body) > MOST_ANSWER_BYTES:
+            return None
+    return bytes(body)
 
 
 def _is_socks(proxy: str | None) -> bool:

@@ -16,6 +16,7 @@ from raven.batches.instrument import Instrument
 from raven.clock import now_us
 from raven.errors import ExchangeError
 from raven.sources.binance import BINANCE_FUTURES
+from raven.sources.binance.frames import UNREADABLE
 from raven.sources.binance.protocol import VenueProtocol
 from raven.sources.binance.rest import BinanceRest
 
@@ -98,7 +99,7 @@ def read_states(body: bytes) -> dict[str, str]:
     """
     try:
         info = msgspec.json.decode(body, type=_ExchangeInfo)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise ExchangeError(f"the list of symbols cannot be understood: {error}") from error
     return {
         listing.symbol: listing.contract_type

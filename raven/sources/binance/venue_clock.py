@@ -8,13 +8,14 @@ from typing import Final
 
 import polars as pl
 
+from raven.batches.gate import AFTER_ALL_US
 from raven.clock import Backoff, monotonic_ns, now_us
 from raven.errors import ExchangeError
 from raven.sources.binance.symbols import SymbolList
 from raven.telemetry import Telemetry
 
-UNKNOWN_US: Final = 4_102_444_800_000_000
-"""2100-01-01: the bound of what is read before it is judged by the exchange's clock, whatever ours says."""
+UNKNOWN_US: Final = AFTER_ALL_US
+"""The bound of what is read before it is judged by the exchange's clock, whatever ours says."""
 
 MOST_AHEAD_US: Final = 60_000_000
 """How far a trade may be ahead of it: clocks differ and answers take their time, but not minutes."""

@@ -56,14 +56,14 @@ def tables_of(trades: Trades) -> tuple[list[Table] | Iterable[Table], bool]:
 def admitted(trades: Table, *, venue: str, symbol: str, on_bad: OnBad = "raise") -> Admitted:
     """`trades` as the kernels take them; `venue` and `symbol` name rows without such columns.
 
-    Without trade_id, or with nothing in it, the ids are null. Raises InputError when a column is missing or of a type
-    that does not fit, and, unless `on_bad` is `skip`, for the first row that is no trade.
+    Without a column trade_id, or with one of no type, the ids are null. Raises InputError when a column is missing or of a
+    type that does not fit, and, unless `on_bad` is `skip`, for the first row that is no trade.
     """
     if on_bad not in ("raise", "skip"):
         raise InputError(f"on_bad is {on_bad!r}", hint="known are raise, skip")
     frame = as_frame(trades)
     require_columns(frame, REQUIRED)
-    has_ids = "trade_id" in frame.columns and frame.get_column("trade_id").null_count() < frame.height
+    has_ids = "trade_id" in frame.columns and frame.schema["trade_id"] != pl.Null
     has_symbols = "symbol" in frame.columns
     filled = frame.with_columns(
         *() if has_ids else [pl.lit(0, pl.Int64).alias("trade_id")],

@@ -197,7 +197,7 @@ class Aggregator:
         taken = intake.take(
             to_frame(batch.select(TRADE_SCHEMA.names)),
             lambda rows: state.selection.filter(rows, state.venue),
-            gate.check,
+            partial(gate.check, most_id=gate.MOST_ID),
             latest_us=intake.latest_us(meta),
         )
         for reason, refused in gate.count(taken.refusals).items():

@@ -26,6 +26,8 @@ AFTER_ALL_US: Final = 4_102_444_800_000_000
 
 SHOWN_LETTERS: Final = 80
 LONGEST_SYMBOL: Final = 64
+MOST_ID: Final = 10**12
+"""No exchange has given out so many ids: one beyond would make repeats of all that follow."""
 _NEVER: Final = -(2**63)
 _UNITS_A_SECOND: Final = MappingProxyType({"ms": 10**3, "us": 10**6, "ns": 10**9})
 _CALENDAR_S: Final = range(-62_000_000_000, 253_000_000_000)
@@ -62,7 +64,7 @@ RULES: Final = MappingProxyType(
         BadReason.BAD_ID: "an id is a whole number from 0 to 2^63-1",
         BadReason.BAD_TIME: "a time lies between 2009 and tomorrow",
         BadReason.BAD_PRICE: "a price is a finite number above 0",
-        BadReason.BAD_QUANTITY: "a quantity is a finite number above 0",
+        BadReason.BAD_QUANTITY: "a quantity is a finite number above 0, as is price times quantity",
         BadReason.BAD_SIDE: "a side is +1 or -1, buy or sell, or is_buyer_maker true or false",
         BadReason.OTHER_MARKET: "it is a trade of another market",
         BadReason.ID_AHEAD: "no exchange goes on that fast",
@@ -98,12 +100,13 @@ class _Rule(NamedTuple):
     broken: Array
 
 
-def check(trades: pl.DataFrame, *, latest_us: int) -> Checked:
+def check(trades: pl.DataFrame, *, latest_us: int, most_id: int | None = None) -> Checked:
     """Check rows of TRADE_SCHEMA's columns and types; nulls break the rule of their column.
 
-    `latest_us` (Unix microseconds): every time lies before it. Columns beside those of TRADE_SCHEMA go along unseen.
+    `latest_us` (Unix microseconds): every time lies before it. `most_id`: no exchange has come as far; None: ids are
+    judged otherwise. Columns beside those of TRADE_SCHEMA go along unseen.
     """
-    rules = [rule for rule in _rules(trades, latest_us) if rule.broken.any()]
+    rules = [rule for rule in _rules(trades, latest_us, most_id) if rule.broken.any()]
     if not rules:
         return Checked(trades, [])
     broken = np.logical_or.reduce([rule.broken for rule in rules])
@@ -116,23 +119,33 @@ def check(trades: pl.DataFrame, *, latest_us: int) -> Checked:
     return Checked(trades.filter(pl.Series(~broken)), refused)
 
 
-def _rules(trades: pl.DataFrame, latest_us: int) -> Iterable[_Rule]:
+def _rules(trades: pl.DataFrame, latest_us: int, most_id: int | None) -> Iterable[_Rule]:
     """What is wrong, rule by rule, in the order in which the reasons are told."""
     if trades.is_empty():
         return
     yield _Rule("symbol", BadReason.BAD_SYMBOL, _bad_symbols(trades.get_column("symbol")))
-    yield _Rule("trade_id", BadReason.BAD_ID, _whole(trades, "trade_id", _NEVER) < 0)
+    ids = _whole(trades, "trade_id", _NEVER)
+    yield _Rule("trade_id", BadReason.BAD_ID, ids < 0)
+    if most_id is not None:
+        yield _Rule("trade_id", BadReason.ID_AHEAD, ids >= most_id)
     for name in ("ts_event", "ts_recv"):
         times_us = _whole(trades, name, _NEVER)
         yield _Rule(name, BadReason.BAD_TIME, (times_us < EARLIEST_US) | (times_us >= latest_us))
-    for name, reason in (("price", BadReason.BAD_PRICE), ("quantity", BadReason.BAD_QUANTITY)):
-        figures = trades.get_column(name)
-        values = (figures.fill_null(0.0) if figures.null_count() else figures).to_numpy()
-        yield _Rule(name, reason, ~((values > 0) & (values < np.inf)))
+    prices, quantities = (_figures(trades, name) for name in ("price", "quantity"))
+    yield _Rule("price", BadReason.BAD_PRICE, ~((prices > 0) & (prices < np.inf)))
+    with np.errstate(over="ignore", invalid="ignore"):
+        worth = prices * quantities  # a bar sums it: it has to be a number, too
+    yield _Rule("quantity", BadReason.BAD_QUANTITY, ~((quantities > 0) & (quantities < np.inf) & (worth < np.inf)))
     sides = _whole(trades, "side", 0)
     yield _Rule("side", BadReason.BAD_SIDE, (sides != BUY) & (sides != SELL))
     origins = _whole(trades, "origin", -1)
     yield _Rule("origin", BadReason.BAD_FIELD, (origins < ORIGIN_LIVE) | (origins > ORIGIN_ARCHIVE))
+
+
+def _figures(trades: pl.DataFrame, name: str) -> Array:
+    """A column of figures, 0 where there is none."""
+    figures = trades.get_column(name)
+    return (figures.fill_null(0.0) if figures.null_count() else figures).to_numpy()
 
 
 def _whole(trades: pl.DataFrame, name: str, filler: int) -> Array:

@@ -13,7 +13,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final, NamedTuple
 
-MOST_AHEAD_IDS: Final = 10**12
+from raven.batches.gate import MOST_ID
+
+MOST_AHEAD_IDS: Final = MOST_ID
 """No id lies as far beyond the last one of its symbol, or beyond 0 when there is none: a hundred times what the oldest
 symbols have come to in all their years. It is refused unasked."""
 

@@ -32,7 +32,7 @@ def _rule(refusal: trades.Refusal) -> str:
     return f"{refusal.column}: {RULES[refusal.reason]}"
 
 
-TRADE_GATE: Final = Gate(TRADE_SCHEMA, trades.check, _rule)
+TRADE_GATE: Final = Gate(TRADE_SCHEMA, partial(trades.check, most_id=trades.MOST_ID), _rule)
 BAR_GATES: Final[Mapping[str, Gate]] = {
     kind: Gate(layout.schema, partial(bars.check, schema=layout.schema, key=layout.key), bars.says)
     for kind, layout in BARS.items()

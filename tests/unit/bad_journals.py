@@ -20,7 +20,7 @@ from tests.unit.store_compliance import SPOT, some_bars, some_trades
 NAN, INF = float("nan"), float("inf")
 SYMBOL = "BTCUSDT"
 PRICE = "price: a price is a finite number above 0"
-QUANTITY = "quantity: a quantity is a finite number above 0"
+QUANTITY = "quantity: a quantity is a finite number above 0, as is price times quantity"
 SIDE = "side: a side is +1 or -1, buy or sell, or is_buyer_maker true or false"
 ID = "trade_id: an id is a whole number from 0 to 2^63-1"
 NAME = "symbol: a symbol has 1 to 64 letters, none of them blank or a control character"

@@ -89,6 +89,8 @@ def judged(rows: list[Row]) -> Outcome:
     accepted, refused = [], Counter()
     for row in rows:
         read = {name: _READ[name](row[name] or "") for name in COLUMNS}
+        if read["price"] is not None and read["quantity"] is not None and read["price"] * read["quantity"] == math.inf:
+            read["quantity"] = None
         broken = next((name for name in COLUMNS if read[name] is None), None)
         if broken is None:
             accepted.append(tuple(read.values()))

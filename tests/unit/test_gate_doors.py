@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raven.batches.gate import AFTER_ALL_US, BadReason
+from raven.batches.gate import AFTER_ALL_US, MOST_ID, BadReason, check
 from raven.batches.raw import admit
+from raven.clock import tomorrow_us
 from tests.unit.doors import BAD, COLUMNS, DOORS, GOOD, REASONS, judged, random_rows
+from tests.unit.samples import trades
 
 names = [door.__name__ for door in DOORS]
 
@@ -77,3 +79,19 @@ def test_a_datetime_beyond_the_calendar_is_refused_as_what_it_is(
     assert (refusal.row, refusal.reason) == (1, BadReason.BAD_TIME)
     if unit == "ms" or (unit == "us" and abs(number) >= 2**62):
         assert refusal.value == f"{number} {unit} since 1970"
+
+
+def test_what_a_bar_cannot_sum_is_no_trade(tmp_path):
+    row = dict.fromkeys(COLUMNS) | {
+        "symbol": "BTCUSDT", "trade_id": "1", "ts_event": "1700000000", "price": "1.7e308", "quantity": "2",
+        "is_buyer_maker": "true",
+    }  # fmt: skip
+    for door in DOORS:
+        assert door([row], tmp_path).refused == {BadReason.BAD_QUANTITY: 1}, door.__name__
+
+
+def test_an_id_that_no_exchange_has_come_to_is_refused_where_ids_are_compared_with_the_last():
+    rows = trades(range(3)).with_columns(trade_id=pl.Series([1, 2**63 - 1, MOST_ID]))
+    assert check(rows, latest_us=tomorrow_us()).refused == []
+    refused = check(rows, latest_us=tomorrow_us(), most_id=MOST_ID).refused
+    assert [(refusal.row, refusal.reason) for refusal in refused] == [(1, BadReason.ID_AHEAD), (2, BadReason.ID_AHEAD)]

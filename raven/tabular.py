@@ -56,8 +56,8 @@ def tables_of(trades: Trades) -> tuple[list[Table] | Iterable[Table], bool]:
 def admitted(trades: Table, *, venue: str, symbol: str, on_bad: OnBad = "raise") -> Admitted:
     """`trades` as the kernels take them; `venue` and `symbol` name rows without such columns.
 
-    Without a column trade_id, or with one of no type, the ids are null. Raises InputError when a column is missing or of a
-    type that does not fit, and, unless `on_bad` is `skip`, for the first row that is no trade.
+    Without a column trade_id, or with one of no type, the ids are null. Raises InputError when a column is missing or
+    of a type that does not fit, and, unless `on_bad` is `skip`, for the first row that is no trade.
     """
     if on_bad not in ("raise", "skip"):
         raise InputError(f"on_bad is {on_bad!r}", hint="known are raise, skip")

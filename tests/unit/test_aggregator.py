@@ -62,6 +62,7 @@ def published(folder: Path) -> pl.DataFrame:
     return pl.concat([to_frame(decode(entry.payload)[0]) for entry in entries])
 
 
+@pytest.mark.slow
 async def test_crash_anywhere_publishes_what_an_undisturbed_run_publishes(tmp_path: Path) -> None:
     batches = inputs(12)
     async with aggregating(tmp_path / "calm") as (aggregator, _):

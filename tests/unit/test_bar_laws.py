@@ -253,6 +253,7 @@ def test_a_step_leaves_its_arguments_alone(kernel, trades):
 
 @each_real_kernel
 @pytest.mark.parametrize(("batch_rows", "rows"), [(1, 1_500), (7, 7_000), (1_000, None), (100_000, None)])
+@pytest.mark.slow
 def test_an_archive_cut_into_batches_gives_the_same_bars(kernel, batch_rows, rows, shared_data):
     trades = archive_trades(shared_data).head(rows or 10**9)
     whole_state, whole = run_frames(kernel, [trades])

@@ -98,6 +98,7 @@ async def test_a_connection_that_carries_nothing_more_is_closed_and_opened_again
             assert taker.feed.connections_opened == 1
 
 
+@pytest.mark.slow
 async def test_control_messages_keep_to_the_rate_and_leave_room_for_pongs() -> None:
     async with Exchange().running() as exchange:
         exchange.trading = False
@@ -113,6 +114,7 @@ async def test_control_messages_keep_to_the_rate_and_leave_room_for_pongs() -> N
 
 
 @pytest.mark.parametrize("bare_errors", [False, True])
+@pytest.mark.slow
 async def test_refused_streams_do_not_take_the_others_with_them(
     bare_errors: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

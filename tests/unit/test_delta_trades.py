@@ -488,6 +488,7 @@ def test_readers_see_whole_flushes_while_the_table_is_written_and_maintained(tmp
     assert scan_trades(tmp_path).collect().height == 41 * 40
 
 
+@pytest.mark.slow
 def test_a_scan_gives_what_was_asked_for(store: DeltaTradeStore, tmp_path: Path, shared_data: Path) -> None:
     ltc = ltc_trades(shared_data)
     bits = list(ltc.iter_slices(3_000))

@@ -446,6 +446,7 @@ print(run_checks([Check("waits", waits), Check("blocks", blocks), Check("fails",
         )
 
     @pytest.mark.parametrize("as_json", [True, False])
+    @pytest.mark.slow
     async def test_a_machine_that_is_fit(self, as_json: bool, tmp_path: Path) -> None:
         async with simulated(GeneratedMarket(["BTCUSDT"])) as exchange:
             done = await self.run(exchange, *(["--json"] if as_json else []))
@@ -462,6 +463,7 @@ print(run_checks([Check("waits", waits), Check("blocks", blocks), Check("fails",
             assert [text.split(":")[0] for text in done[1].splitlines()] == [f"ok      {name}" for name in checks]
         assert list(tmp_path.iterdir()) == []
 
+    @pytest.mark.slow
     async def test_one_that_is_not(self) -> None:
         async with simulated(GeneratedMarket(["BTCUSDT"])) as exchange:
             with occupied() as port:

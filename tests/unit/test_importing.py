@@ -60,6 +60,7 @@ def names(folder: Path) -> set[str]:
 class TestAnyOrder:
     @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(rows=recorded().filter(bool), data=st.data())
+    @pytest.mark.slow
     def test_in_any_order_by_any_number_of_commands(self, tmp_path: Path, rows: list[Row], data: st.DataObject) -> None:
         shutil.rmtree(tmp_path)
         tmp_path.mkdir()

@@ -45,6 +45,7 @@ while len(asked) < 3:
 """
 
 
+@pytest.mark.slow
 def test_a_server_that_hangs_holds_up_no_exit() -> None:
     subprocess.run([sys.executable, "-c", PROGRAM], check=True, timeout=60)
 

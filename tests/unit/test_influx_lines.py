@@ -160,6 +160,7 @@ def test_a_time_is_the_same_for_every_precision_of_the_input() -> None:
 
 @settings(deadline=None)
 @given(count=st.integers(0, 60), most_bytes=st.integers(1, 5_000))
+@pytest.mark.slow
 def test_requests_hold_every_row_once_and_keep_their_bounds(count: int, most_bytes: int) -> None:
     lines = encode_lines(encode_trades(TradeFlush([(SPOT, some_trades("BTCUSDT", 0, count))])))
     spans = lines.cut(most_bytes)
@@ -172,6 +173,7 @@ def test_requests_hold_every_row_once_and_keep_their_bounds(count: int, most_byt
 
 @settings(deadline=None)
 @given(mask=st.lists(st.booleans(), min_size=8, max_size=8))
+@pytest.mark.slow
 def test_rows_left_after_a_filter_are_encoded_like_others(mask: list[bool]) -> None:
     """Their columns lie in chunks of their own, some empty."""
     flushed = encode_trades(TradeFlush([(SPOT, some_trades("BTCUSDT", 0, 8))]))

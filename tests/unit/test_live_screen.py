@@ -104,6 +104,7 @@ def after(shown: str) -> list[str]:
     return [line.strip() for line in STYLE.sub("", shown.partition(LEAVE)[2]).splitlines() if line.strip()]
 
 
+@pytest.mark.slow
 def test_the_live_screen_is_its_own_is_drawn_anew_when_resized_and_keeps_what_was_said(tmp_path: Path) -> None:
     with Terminal("-c", SCREEN, width=80, height=24, folder=tmp_path) as terminal:
         terminal.until(lambda shown: "was killed" in shown)
@@ -129,6 +130,7 @@ def test_status_can_be_watched(tmp_path: Path) -> None:
     assert after(terminal.shown)[0] == "Services"
 
 
+@pytest.mark.slow
 def test_status_that_is_watched_through_a_pipe_is_printed_again_and_again(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "raven.cli.ravenctl", "status", "--watch"]
     with subprocess.Popen(

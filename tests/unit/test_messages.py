@@ -371,6 +371,7 @@ def test_damaged_frames_never_raise_and_none_is_lost(shared_data, count):
     assert min(rows, dead, other, control) > count / 200  # the mutants reach every outcome
 
 
+@pytest.mark.slow
 def test_a_batch_decodes_as_its_frames_do_one_by_one(shared_data):
     for frames, event in batches_of_mutants(shared_data, 4_000, seed=2):
         assert_same_as_one_by_one(frames, event)

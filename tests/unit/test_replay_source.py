@@ -322,6 +322,7 @@ class TestPublishing:
         assert (end.rows, end.meta.input) == (0, entries[-1].meta.input), "said once, whatever is started again"
         assert end.meta.watermark_us > entries[-1].meta.watermark_us
 
+    @pytest.mark.slow
     async def test_it_never_gets_further_ahead_than_the_journal_keeps(self, tmp_path: Path) -> None:
         batches = [(trades(range(n, n + 1_000)), BatchMeta()) for n in range(0, 150_000, 1_000)]
         recording = open_recording([make_journal(tmp_path / "recorded", batches)])

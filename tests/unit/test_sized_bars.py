@@ -105,6 +105,7 @@ def test_bars_of_tenths_are_those_of_exact_numbers_however_cut(data, numbers, si
     quantities=st.lists(st.floats(1e-8, 1e8) | st.sampled_from([0.1, 1e8, 1e-8]), min_size=1, max_size=120),
     size=st.floats(1e-8, 1e8),
 )
+@pytest.mark.slow
 def test_sums_of_any_floats_close_the_same_bars_however_cut_and_resumed(data, quantities, size):
     trades = trades_of(quantities)
     kernel = SizedBarKernel(data.draw(st.sampled_from(["volume", "dollar"])), size)

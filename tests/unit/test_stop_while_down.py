@@ -342,6 +342,7 @@ def says_nothing() -> Iterator[str]:
         yield f"127.0.0.1:{listening.getsockname()[1]}"
 
 
+@pytest.mark.slow
 async def test_an_upstream_that_hangs_ends_nothing_at_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

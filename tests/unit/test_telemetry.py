@@ -164,6 +164,7 @@ def test_a_consumer_that_is_forgotten_disappears(telemetry: Telemetry) -> None:
     }
 
 
+@pytest.mark.slow
 def test_ages_of_a_thousand_symbols_while_the_table_changes(telemetry: Telemetry) -> None:
     table = SubscriptionTable()
     telemetry.read_at_scrape("last_trade_age_s", table.ages_s)

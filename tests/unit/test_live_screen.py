@@ -16,13 +16,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
+import pytest
+
 ENTER, LEAVE = "\x1b[?1049h", "\x1b[?1049l"
 LIMIT_S = 120  # only shows a hang
 STYLE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 SCREEN = """
 import asyncio, pathlib, sys
-import pytest
-
 from raven.batches.instrument import Instrument
 from raven.cli.screen import Screen
 from raven.cli.supervisor import Child

@@ -27,6 +27,19 @@ def shared_cases() -> Path:
     return _shared("cases", "RAVEN_TEST_CASES", "cases")
 
 
+@pytest.fixture
+def write(tmp_path):
+    """Write a file of that name and return its path."""
+
+    def write_file(name, data):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        return path
+
+    return write_file
+
+
 def _shared(name: str, variable: str, what: str) -> Path:
     default = Path(__file__).resolve().parents[2] / "shared" / name
     folder = Path(os.environ.get(variable, default))

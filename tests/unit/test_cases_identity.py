@@ -30,19 +30,6 @@ USDM_LINE = b"1,4102.41,0.02,82.0482,1554076802000,true\n"
 COLLECTED = b"timestamp,price,quantity,side,tradeId\n1750507467356,83.29,0.107,buy,293517768\n"
 
 
-@pytest.fixture
-def write(tmp_path):
-    """Write a file of that name and return its path."""
-
-    def write_file(name, data):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-        return path
-
-    return write_file
-
-
 def frame(symbol="BTCUSDT", *, event="aggTrade", number=7, **more):
     body = {"e": event, "E": 1786171884624, "s": symbol, "p": "64990.90", "q": "0.002", "T": 1786171884471, "m": True}
     body |= {"a": number, "f": 1, "l": 1} if event == "aggTrade" else {"t": number}

@@ -50,19 +50,6 @@ SPOT_LINES = (
 )
 
 
-@pytest.fixture
-def write(tmp_path):
-    """Write a file of that name and return its path."""
-
-    def write_file(name, data):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-        return path
-
-    return write_file
-
-
 def zipped(data, name="inside.csv"):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
